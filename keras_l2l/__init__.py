@@ -1,0 +1,1 @@
+from keras_l2l import rules

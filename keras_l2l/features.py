@@ -1,0 +1,49 @@
+"""Gradients to network inputs. Pure functions in `keras.ops`."""
+
+from keras import ops
+
+# Squares of gradients up to this size are finite in float32, so that no
+# second moment, norm or product of two gradients can overflow.
+MAX_GRADIENT = 1e18
+
+
+def finite(gradient):
+    """Replaces NaN by 0 and clips to ±1e18, infinities included.
+
+    One non-finite gradient coordinate would otherwise stay in the hidden
+    state of that coordinate for ever.
+
+    Args:
+        gradient: Float tensor of any shape, float32 or wider.
+
+    Returns:
+        A finite tensor of the same shape and dtype.
+    """
+    gradient = ops.where(
+        ops.isnan(gradient), ops.zeros_like(gradient), gradient
+    )
+    return ops.clip(gradient, -MAX_GRADIENT, MAX_GRADIENT)
+
+
+def log_and_sign(gradient, p=10.0):
+    """Logarithm and sign of a gradient, the inputs of the 2016 LSTM.
+
+    `(log|g| / p, sign g)` where `|g| >= exp(-p)`, else `(-1, exp(p) g)`.
+
+    Args:
+        gradient: Float tensor of shape `[...]`, finite.
+        p: Float > 0. Gradients smaller than `exp(-p)` enter linearly.
+
+    Returns:
+        Tensor of shape `[..., 2]`.
+
+    Reference:
+        [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
+        appendix A.
+    """
+    # The lower clip is `exp(-p)` itself: there the logarithm is -1 by
+    # definition, and its derivative stays finite at zero gradient.
+    magnitude = ops.maximum(ops.abs(gradient), ops.exp(-p))
+    logarithm = ops.log(magnitude) / p
+    sign = ops.clip(gradient * ops.exp(p), -1.0, 1.0)
+    return ops.stack([logarithm, sign], axis=-1)

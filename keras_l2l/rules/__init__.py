@@ -1,0 +1,16 @@
+"""Update rules."""
+
+from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
+from keras_l2l.rules.hand_designed import SGD, Adam, Momentum, RMSprop
+from keras_l2l.rules.lstm import CoordinatewiseLSTM
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "CoordinatewiseLSTM",
+    "CoordinatewiseRule",
+    "Momentum",
+    "RMSprop",
+    "RuleState",
+    "UpdateRule",
+]

@@ -1,0 +1,205 @@
+"""Hand-designed rules: the baselines, and oracles against `keras.optimizers`.
+
+Their learning rate is a meta-parameter, so that it can be swept without a
+retrace, and learned.
+"""
+
+import keras
+from keras import ops
+
+from keras_l2l.rules.base import CoordinatewiseRule
+
+
+class _HandDesigned(CoordinatewiseRule):
+    """A rule whose only meta-parameter is its learning rate."""
+
+    def __init__(self, learning_rate, **kwargs):
+        super().__init__(**kwargs)
+        if not learning_rate > 0:
+            raise ValueError(
+                "Argument `learning_rate` must be a positive number. "
+                f"Received: learning_rate={learning_rate}"
+            )
+        self.learning_rate = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(learning_rate),
+            name="learning_rate",
+        )
+        self._initial_learning_rate = float(learning_rate)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "learning_rate": self._initial_learning_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class SGD(_HandDesigned):
+    """Stochastic gradient descent, equal to `keras.optimizers.SGD`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.01`.
+        name: String. The name of the rule.
+        dtype: The dtype of the computation. Defaults to `"float32"`.
+    """
+
+    def __init__(self, learning_rate=0.01, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+
+    def initial_coordinate_state(self, count):
+        return {}
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        return -self.learning_rate * gradient, state, shared
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class Momentum(_HandDesigned):
+    """Gradient descent with (Nesterov) momentum, as `keras.optimizers.SGD`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.01`.
+        momentum: Float in [0, 1). Defaults to `0.9`.
+        nesterov: Boolean. Nesterov's accelerated gradient (NAG).
+            Defaults to `False`.
+        name: String. The name of the rule.
+        dtype: The dtype of the computation. Defaults to `"float32"`.
+    """
+
+    def __init__(
+        self, learning_rate=0.01, momentum=0.9, nesterov=False, **kwargs
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.momentum = _fraction("momentum", momentum)
+        self.nesterov = bool(nesterov)
+
+    def initial_coordinate_state(self, count):
+        return {"velocity": ops.zeros((count,), self.compute_dtype)}
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        step = -self.learning_rate * gradient
+        velocity = self.momentum * state["velocity"] + step
+        update = self.momentum * velocity + step if self.nesterov else velocity
+        return update, {"velocity": velocity}, shared
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class RMSprop(_HandDesigned):
+    """RMSprop, equal to `keras.optimizers.RMSprop`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.001`.
+        rho: Float in [0, 1). Decay of the second moment. Defaults to `0.9`.
+        epsilon: Float, added to the second moment. Defaults to `1e-7`.
+        name: String. The name of the rule.
+        dtype: The dtype of the computation. Defaults to `"float32"`.
+    """
+
+    def __init__(self, learning_rate=0.001, rho=0.9, epsilon=1e-7, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.rho = _fraction("rho", rho)
+        self.epsilon = float(epsilon)
+
+    def initial_coordinate_state(self, count):
+        return {"second_moment": ops.zeros((count,), self.compute_dtype)}
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        second = self.rho * state["second_moment"] + (
+            1.0 - self.rho
+        ) * ops.square(gradient)
+        update = (
+            -self.learning_rate * gradient * ops.rsqrt(second + self.epsilon)
+        )
+        return update, {"second_moment": second}, shared
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rho": self.rho,
+            "epsilon": self.epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class Adam(_HandDesigned):
+    """Adam, equal to `keras.optimizers.Adam`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.001`.
+        beta_1: Float in [0, 1). Decay of the first moment.
+            Defaults to `0.9`.
+        beta_2: Float in [0, 1). Decay of the second moment.
+            Defaults to `0.999`.
+        epsilon: Float, added to the root of the second moment.
+            Defaults to `1e-7`.
+        name: String. The name of the rule.
+        dtype: The dtype of the computation. Defaults to `"float32"`.
+
+    Reference:
+        [Kingma et al., 2014](https://arxiv.org/abs/1412.6980)
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-7,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.beta_1 = _fraction("beta_1", beta_1)
+        self.beta_2 = _fraction("beta_2", beta_2)
+        self.epsilon = float(epsilon)
+
+    def initial_coordinate_state(self, count):
+        zeros = ops.zeros((count,), self.compute_dtype)
+        return {"first_moment": zeros, "second_moment": zeros}
+
+    def initial_shared_state(self):
+        return {"step": ops.zeros((), self.compute_dtype)}
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        step = shared["step"] + 1.0
+        # Both bias corrections in one scalar.
+        rate = (
+            self.learning_rate
+            * ops.sqrt(1.0 - self.beta_2**step)
+            / (1.0 - self.beta_1**step)
+        )
+        first = state["first_moment"]
+        first = first + (gradient - first) * (1.0 - self.beta_1)
+        second = state["second_moment"]
+        second = second + (ops.square(gradient) - second) * (1.0 - self.beta_2)
+        update = -rate * first / (ops.sqrt(second) + self.epsilon)
+        state = {"first_moment": first, "second_moment": second}
+        return update, state, {"step": step}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+def _fraction(name, value):
+    if not 0.0 <= value < 1.0:
+        raise ValueError(
+            f"Argument `{name}` must be in the range [0, 1). "
+            f"Received: {name}={value}"
+        )
+    return float(value)
