@@ -1,0 +1,54 @@
+"""One file from which a killed run goes on: arrays and a JSON document."""
+
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+_DOCUMENT = "document"
+
+
+def write(path, arrays, document):
+    """Writes a backup so that a kill at any moment leaves a whole one.
+
+    Args:
+        path: Where to. Its directory is made if need be.
+        arrays: List of NumPy arrays.
+        document: What `json.dumps` takes.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        text = np.frombuffer(json.dumps(document).encode(), np.uint8)
+        named = {f"array_{i}": array for i, array in enumerate(arrays)}
+        np.savez(file, **named, **{_DOCUMENT: text})
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read(path):
+    """Reads a backup; runs nothing from it.
+
+    Args:
+        path: What `write` wrote.
+
+    Returns:
+        Tuple `(arrays, document)`.
+
+    Raises:
+        ValueError: If the file is no backup.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            document = json.loads(file[_DOCUMENT].tobytes())
+            arrays = [file[f"array_{i}"] for i in range(len(file.files) - 1)]
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"The backup {str(path)!r} cannot be read: {error}. Move it away "
+            "to start the run anew."
+        ) from error
+    return arrays, document

@@ -1,0 +1,409 @@
+"""The outer loop: meta-training of an update rule."""
+
+import math
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_l2l import backup
+from keras_l2l.meta_gradient import (
+    MetaGradientEstimator,
+    TruncatedBackpropagation,
+)
+from keras_l2l.outer_loop import OuterLoop
+from keras_l2l.rules.base import UpdateRule
+from keras_l2l.tasks.base import Task, episode_seed
+from keras_l2l.unroll import start, unroll
+
+_BACKUP_NAME = "backup.npz"
+
+
+class MetaTrainer(keras.Model):
+    """Learns the meta-parameters of a rule from the training of optimizees.
+
+    Optimizees are trained by the rule from fresh initialisations, in episodes
+    of `horizon` inner steps. After each `unroll` of them the meta-parameters
+    are updated, by any Keras optimizer, along the gradient of the meta-loss:
+    the mean of the optimizee's losses along the unroll. Parameters and hidden
+    state are carried over to the next unroll.
+
+    An episode that diverges (a loss that is not finite, or beyond
+    `divergence_limit` times one plus the first loss) is cut, counted in the
+    logs as `diverged`, and contributes nothing.
+
+    Args:
+        rule: An `UpdateRule`. Trained in place.
+        task: A `Task`, or a list of tasks, each of which takes part in every
+            outer step.
+        horizon: Integer, a multiple of `unroll`. Inner steps in an episode.
+            Defaults to `100`.
+        unroll: Integer. Inner steps in an outer step. Defaults to `20`.
+        optimizees: Integer. Optimizees of each task in an outer step; they
+            are spread over the horizon, so that each outer step sees early
+            and late training. Defaults to `1`.
+        loss_weights: The weights w_t of the meta-loss: a sequence of
+            `horizon` floats, for the losses after inner step 1 … `horizon`.
+            Defaults to `None`, all one.
+        estimator: A `MetaGradientEstimator`. Defaults to `None`,
+            `TruncatedBackpropagation()`.
+        divergence_limit: Float > 1. Defaults to `1e3`.
+        seed: Integer. Seeds all episodes. Defaults to `0`.
+        name: String. The name of the model.
+
+    Example:
+
+    ```python
+    rule = rules.CoordinatewiseLSTM(units=20, layers=2)
+    trainer = MetaTrainer(rule, tasks.mnist_mlp(), horizon=100, unroll=20)
+    trainer.compile(keras.optimizers.Adam(1e-3))
+    trainer.fit(epochs=50, steps_per_epoch=100)
+    rule.export("my_rule")
+    ```
+
+    Reference:
+        [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474)
+    """
+
+    def __init__(
+        self,
+        rule,
+        task,
+        horizon=100,
+        unroll=20,
+        optimizees=1,
+        loss_weights=None,
+        estimator=None,
+        divergence_limit=1e3,
+        seed=0,
+        name=None,
+    ):
+        super().__init__(name=name)
+        if not isinstance(rule, UpdateRule):
+            raise TypeError(
+                "Argument `rule` must be a `keras_l2l.rules.UpdateRule`. "
+                f"Received: rule={rule!r}"
+            )
+        for argument, value in (
+            ("horizon", horizon),
+            ("unroll", unroll),
+            ("optimizees", optimizees),
+        ):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"Argument `{argument}` must be a positive integer. "
+                    f"Received: {argument}={value}"
+                )
+        if horizon % unroll:
+            raise ValueError(
+                "Argument `horizon` must be a multiple of `unroll`. "
+                f"Received: horizon={horizon}, unroll={unroll}"
+            )
+        estimator = estimator or TruncatedBackpropagation()
+        if not isinstance(estimator, MetaGradientEstimator):
+            raise TypeError(
+                "Argument `estimator` must be a `MetaGradientEstimator`. "
+                f"Received: estimator={estimator!r}"
+            )
+        if not divergence_limit > 1:
+            raise ValueError(
+                "Argument `divergence_limit` must be greater than 1. "
+                f"Received: divergence_limit={divergence_limit}"
+            )
+        self.rule = rule
+        self.horizon = horizon
+        self.seed = seed
+        self._loss_weights = _loss_weights(loss_weights, horizon)
+        self._outer_loop = OuterLoop(
+            rule,
+            _task_list("task", task),
+            horizon,
+            unroll,
+            optimizees,
+            self._loss_weights,
+            estimator,
+            float(divergence_limit),
+            seed,
+        )
+        self._best = _Best()
+        self._validation_functions = _Functions()
+        self.built = True
+
+    def compile(self, optimizer="adam"):
+        """Sets the meta-optimizer.
+
+        Args:
+            optimizer: A `keras.optimizers.Optimizer`, or the name of one.
+                Defaults to `"adam"`.
+        """
+        super().compile(optimizer=optimizer)
+        self.optimizer.build(self.rule.trainable_variables)
+        self._apply_function = tf.function(self._apply)
+
+    def fit(
+        self,
+        epochs=1,
+        steps_per_epoch=100,
+        validation_task=None,
+        validation_episodes=8,
+        validation_freq=1,
+        callbacks=None,
+        verbose="auto",
+        backup_dir=None,
+        restore_best=True,
+    ):
+        """Meta-trains the rule.
+
+        The logs that callbacks, the progress bar and the history see are
+        `loss` (the meta-loss), `inner_steps_per_second`, `diverged`
+        (episodes cut in this epoch) and `val_loss` (the meta-loss of the
+        validation task, over whole episodes).
+
+        Args:
+            epochs: Integer. Defaults to `1`.
+            steps_per_epoch: Integer. Outer steps in an epoch: each is one
+                unroll and one update of the rule. Defaults to `100`.
+            validation_task: A `Task` or a list of tasks. At the end of an
+                epoch the rule trains fresh optimizees of each, always the
+                same ones, which no training episode sees.
+                Defaults to `None`.
+            validation_episodes: Integer. Optimizees of each validation task.
+                Defaults to `8`.
+            validation_freq: Integer. Validates each so many epochs.
+                Defaults to `1`.
+            callbacks: List of `keras.callbacks.Callback`.
+            verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
+            backup_dir: Directory. After each epoch all that the run needs is
+                written there; a run that was killed goes on from there when
+                it is started again with the same arguments, and ends with the
+                same numbers. Callbacks keep no state of their own over a
+                resume. Defaults to `None`.
+            restore_best: Boolean. With a validation task, whether the rule
+                ends with the meta-parameters of its lowest `val_loss`.
+                Defaults to `True`.
+
+        Returns:
+            A `keras.callbacks.History`.
+        """
+        if not self.compiled:
+            raise ValueError(
+                "Call `trainer.compile(optimizer)` before `trainer.fit()`."
+            )
+        _refuse_keras_backup(callbacks)
+        validation_tasks = (
+            []
+            if validation_task is None
+            else _task_list("validation_task", validation_task)
+        )
+        callbacks = keras.callbacks.CallbackList(
+            callbacks,
+            add_history=True,
+            add_progbar=verbose != 0,
+            model=self,
+            verbose=1 if verbose == "auto" else verbose,
+            epochs=epochs,
+            steps=steps_per_epoch,
+        )
+        self.stop_training = False
+        callbacks.on_train_begin()
+        first_epoch, path = 0, None
+        if backup_dir is not None:
+            path = pathlib.Path(backup_dir) / _BACKUP_NAME
+            if path.exists():
+                first_epoch = self._restore(path)
+        for epoch in range(first_epoch, epochs):
+            callbacks.on_epoch_begin(epoch)
+            logs = self._run_epoch(steps_per_epoch, callbacks)
+            if validation_tasks and (epoch + 1) % validation_freq == 0:
+                logs["val_loss"] = self.evaluate(
+                    validation_tasks, validation_episodes
+                )
+                self._best.offer(logs["val_loss"], self.rule.get_weights())
+            callbacks.on_epoch_end(epoch, logs)
+            if path is not None:
+                self._back_up(path, epoch + 1)
+            if self.stop_training:
+                break
+        if restore_best and self._best.weights is not None:
+            self.rule.set_weights(self._best.weights)
+        callbacks.on_train_end()
+        return self.history
+
+    def evaluate(self, task, episodes=8, horizon=None):
+        """The meta-loss of the rule over whole episodes of fresh optimizees.
+
+        Args:
+            task: A `Task` or a list of tasks.
+            episodes: Integer. Optimizees of each task. The first ones are
+                the same at each call, and none is seen in training.
+                Defaults to `8`.
+            horizon: Integer. Inner steps in an episode. Defaults to `None`,
+                that of the training.
+
+        Returns:
+            A float; infinity if an optimizee diverged.
+        """
+        horizon = horizon or self.horizon
+        weights = self._loss_weights
+        if horizon != self.horizon:
+            weights = np.ones(horizon, "float32")
+        seeds = [
+            episode_seed(self.seed, "validation", index)
+            for index in range(episodes)
+        ]
+        losses = [
+            self._validate(task, horizon, seed, weights)
+            for task in _task_list("task", task)
+            for seed in seeds
+        ]
+        mean = float(np.mean(losses))
+        return mean if math.isfinite(mean) else math.inf
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Not for a trainer: raises an error that says what to call."""
+        raise NotImplementedError(
+            "A MetaTrainer holds Python functions and data and cannot be "
+            "saved. Save the rule with `rule.export(path)`, the weights with "
+            "`trainer.save_weights(path)` (in `ModelCheckpoint`: "
+            "`save_weights_only=True`), a run that is to go on with "
+            f"`fit(backup_dir=…)`. Received: filepath={filepath}"
+        )
+
+    def _run_epoch(self, steps, callbacks):
+        logs, losses, diverged, begin = {}, [], 0, time.perf_counter()
+        for step in range(steps):
+            callbacks.on_train_batch_begin(step)
+            step_losses, gradients = self._outer_loop.step()
+            if gradients is not None:
+                self._apply_function(gradients)
+            losses += step_losses
+            diverged += self._outer_loop.optimizees - len(step_losses)
+            seconds = time.perf_counter() - begin
+            inner_steps = (step + 1) * self._outer_loop.inner_steps
+            logs = {
+                "loss": float(np.mean(losses)) if losses else math.nan,
+                "inner_steps_per_second": inner_steps / seconds,
+                "diverged": diverged,
+            }
+            callbacks.on_train_batch_end(step, logs)
+        return logs
+
+    def _validate(self, task, horizon, seed, weights):
+        """The meta-loss of one whole episode."""
+        key = (task, horizon)
+        if key not in self._validation_functions:
+
+            @tf.function
+            def validate(carry, weights):
+                _, trajectory = unroll(self.rule, task, carry, horizon)
+                losses = tf.cast(trajectory.losses, tf.float32)
+                return tf.reduce_mean(weights * losses[1:])
+
+            self._validation_functions[key] = validate
+        carry = start(self.rule, task, seed)
+        return float(self._validation_functions[key](carry, weights))
+
+    def _apply(self, gradients):
+        self.optimizer.apply(gradients, self.rule.trainable_variables)
+
+    def _back_up(self, path, next_epoch):
+        variables = self.rule.variables + self.optimizer.variables
+        best = self._best.weights or []
+        arrays, outer = self._outer_loop.state()
+        backup.write(
+            path,
+            [keras.ops.convert_to_numpy(v) for v in variables] + best + arrays,
+            {
+                "settings": self._settings(),
+                "epoch": next_epoch,
+                "history": self.history.history,
+                "epochs": self.history.epoch,
+                "best": {"loss": self._best.loss, "arrays": len(best)},
+                "outer_loop": outer,
+            },
+        )
+
+    def _restore(self, path):
+        """Restores a backup and returns the epoch to go on with."""
+        arrays, document = backup.read(path)
+        if document["settings"] != self._settings():
+            raise ValueError(
+                "Argument `backup_dir` must hold a backup of this run. "
+                f"Expected the settings {self._settings()}. Received "
+                f"{document['settings']} in {str(path)!r}. Choose another "
+                "directory, or start with the settings of the backup."
+            )
+        arrays = iter(arrays)
+        for variable in self.rule.variables + self.optimizer.variables:
+            variable.assign(next(arrays))
+        best = document["best"]
+        self._best.loss = best["loss"]
+        self._best.weights = [
+            next(arrays) for _ in range(best["arrays"])
+        ] or None
+        self._outer_loop.restore(arrays, document["outer_loop"])
+        self.history.history = document["history"]
+        self.history.epoch = document["epochs"]
+        return document["epoch"]
+
+    def _settings(self):
+        """What a backup must agree with."""
+        return {
+            "rule": self.rule.get_config(),
+            "variables": [
+                list(v.shape)
+                for v in self.rule.variables + self.optimizer.variables
+            ],
+            "outer_loop": self._outer_loop.settings(),
+        }
+
+
+class _Best:
+    """The lowest validation loss so far and its meta-parameters."""
+
+    def __init__(self):
+        self.loss = math.inf
+        self.weights = None
+
+    def offer(self, loss, weights):
+        if loss < self.loss:
+            self.loss, self.weights = loss, weights
+
+
+class _Functions(dict):
+    """`tf.function`s by task and horizon, a dict that Keras does not track."""
+
+
+def _task_list(argument, tasks):
+    tasks = list(tasks) if isinstance(tasks, list | tuple) else [tasks]
+    if not tasks or not all(isinstance(task, Task) for task in tasks):
+        raise TypeError(
+            f"Argument `{argument}` must be a `keras_l2l.tasks.Task` or a "
+            f"list of them. Received: {argument}={tasks!r}"
+        )
+    return tasks
+
+
+def _loss_weights(weights, horizon):
+    if weights is None:
+        return np.ones(horizon, "float32")
+    weights = np.asarray(weights, "float32")
+    if weights.shape != (horizon,) or not np.isfinite(weights).all():
+        raise ValueError(
+            "Argument `loss_weights` must hold one finite float for each of "
+            f"the {horizon} steps of the horizon. "
+            f"Received: loss_weights of shape {weights.shape}"
+        )
+    return weights
+
+
+def _refuse_keras_backup(callbacks):
+    for callback in keras.tree.flatten(callbacks):
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "`keras.callbacks.BackupAndRestore` does not know the "
+                "optimizees in training. Remove it from `callbacks` and pass "
+                f"`fit(backup_dir={str(callback.backup_dir)!r})` instead."
+            )

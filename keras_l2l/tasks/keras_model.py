@@ -1,0 +1,245 @@
+"""Any Keras model, dataset and loss as a task."""
+
+import contextlib
+import functools
+import random
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_l2l.tasks.base import Task
+
+_DEFAULT_BATCH_SIZE = 32  # as in `keras.Model.fit`
+_TEST_BATCH_SIZE = 1000  # bounds the memory of a test
+
+
+class KerasTask(Task):
+    """The training of a Keras model on a dataset.
+
+    Batch normalisation, dropout, embeddings, several inputs and outputs,
+    `add_loss` and regularisation losses all work as in `model.fit`.
+
+    An episode's model comes from `build_model()`, called with Python's and
+    NumPy's random generators seeded for that episode, from which Keras draws
+    the seeds of its initializers and of dropout. The data are held in memory
+    and each batch is a random draw of examples, so that any step of any
+    episode can be repeated exactly.
+
+    Args:
+        build_model: A function without arguments that returns a new
+            `keras.Model`, of the same architecture each time.
+        dataset: A `tf.data.Dataset` of batches `(x, y)` or
+            `(x, y, sample_weight)`, or a tuple of arrays (or structures of
+            arrays) of the same form. A dataset is read once, at most
+            `max_batches` of it if it repeats.
+        loss: As in `model.compile(loss=…)`: a name, a `keras.losses.Loss`, a
+            function, or a list or dict of them. Defaults to `None`, the loss
+            that the model was compiled with, or the losses that it adds.
+        batch_size: Integer. Examples in a batch. Defaults to that of the
+            dataset's first batch, or to 32 for arrays.
+        max_batches: Integer. Where reading a dataset stops that repeats
+            without end. Defaults to `1000`.
+        test_data: Held-out data, of the form of `dataset`. Defaults to
+            `None`: the test loss is then that of the training data, in
+            inference mode.
+        name: String. What tables and plots call it. Defaults to the model's
+            name.
+
+    Example:
+
+    >>> def build_model():
+    ...     return keras.Sequential([
+    ...         keras.Input((784,)),
+    ...         keras.layers.Dense(20, activation="sigmoid"),
+    ...         keras.layers.Dense(10),
+    ...     ])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> task = keras_l2l.tasks.KerasTask(build_model, dataset, loss)
+    """
+
+    def __init__(
+        self,
+        build_model,
+        dataset,
+        loss=None,
+        batch_size=None,
+        max_batches=1000,
+        test_data=None,
+        name=None,
+    ):
+        if not callable(build_model) or isinstance(build_model, keras.Model):
+            raise TypeError(
+                "Argument `build_model` must be a function without arguments "
+                "that returns a new `keras.Model`. "
+                f"Received: build_model={build_model!r}"
+            )
+        self._data, first_size = _read("dataset", dataset, max_batches)
+        self._test_data = self._data
+        if test_data is not None:
+            self._test_data, _ = _read("test_data", test_data, max_batches)
+        self._examples = _count_examples("dataset", self._data)
+        if batch_size is None:
+            batch_size = min(first_size, self._examples)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                "Argument `batch_size` must be a positive integer. "
+                f"Received: batch_size={batch_size}"
+            )
+        self.batch_size = batch_size
+        self._build_model = build_model
+        self._model = self._build(seed=0)
+        if loss is not None or not self._model.compiled:
+            self._model.compile(loss=loss)
+        super().__init__(name or self._model.name)
+        # Creates the variables of Keras's own loss object, which a
+        # `tf.function` may not, and shows a mismatch of model, data and loss.
+        parameters, state = self.initial_parameters(0)
+        value, _ = self.loss(parameters, state, self.sample_batch([0, 0]))
+        if value.shape != ():
+            raise ValueError(
+                "Argument `loss` must give a scalar. Received a loss of "
+                f"shape {value.shape}"
+            )
+
+    def initial_parameters(self, seed):
+        model = self._build(seed)
+        parameters = [tf.identity(v) for v in model.trainable_variables]
+        state = [tf.identity(v) for v in model.non_trainable_variables]
+        for ours, theirs in (
+            (self._model.trainable_variables, parameters),
+            (self._model.non_trainable_variables, state),
+        ):
+            expected = [tuple(v.shape) for v in ours]
+            received = [tuple(v.shape) for v in theirs]
+            if expected != received:
+                raise ValueError(
+                    "Argument `build_model` must return the same architecture "
+                    f"each time. Expected variables of shapes {expected}. "
+                    f"Received: {received}"
+                )
+        return parameters, state
+
+    def sample_batch(self, seed):
+        indices = tf.random.stateless_uniform(
+            [self.batch_size], seed, 0, self._examples, tf.int32
+        )
+        return tf.nest.map_structure(
+            lambda array: tf.gather(array, indices), self._data
+        )
+
+    def loss(self, parameters, model_state, batch):
+        return self._run(parameters, model_state, batch, training=True)
+
+    def test_loss(self, parameters, model_state):
+        examples = _count_examples("test_data", self._test_data)
+        total = 0.0
+        for begin in range(0, examples, _TEST_BATCH_SIZE):
+            end = min(begin + _TEST_BATCH_SIZE, examples)
+            batch = tf.nest.map_structure(
+                lambda array, begin=begin, end=end: array[begin:end],
+                self._test_data,
+            )
+            loss = self._test_function(parameters, model_state, batch)
+            total += float(loss) * (end - begin)
+        return total / examples
+
+    @functools.cached_property
+    def _test_function(self):
+        return tf.function(
+            lambda *args: self._run(*args, training=False)[0],
+            reduce_retracing=True,
+        )
+
+    def _run(self, parameters, model_state, batch, training):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        model = self._model
+        variables = model.trainable_variables + model.non_trainable_variables
+        values = list(parameters) + list(model_state)
+        with keras.StatelessScope(
+            state_mapping=list(zip(variables, values)), collect_losses=True
+        ) as scope:
+            outputs = model(x, training=training)
+            loss = model.compute_loss(
+                x=x,
+                y=y,
+                y_pred=outputs,
+                sample_weight=sample_weight,
+                training=training,
+            )
+        return loss, [
+            tf.convert_to_tensor(scope.get_current_value(v))
+            for v in model.non_trainable_variables
+        ]
+
+    def _build(self, seed):
+        with _seeded(seed):
+            model = self._build_model()
+            if not isinstance(model, keras.Model):
+                raise TypeError(
+                    "Argument `build_model` must return a `keras.Model`. "
+                    f"Received: {model!r}"
+                )
+            if not model.built:
+                x, _, _ = keras.utils.unpack_x_y_sample_weight(self._data)
+                model(tf.nest.map_structure(lambda array: array[:1], x))
+        return model
+
+
+@contextlib.contextmanager
+def _seeded(seed):
+    """Seeds Python's and NumPy's global generators, then restores them."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def _read(argument, data, max_batches):
+    """Dataset or arrays → (structure of tensors `[M, …]`, batch size)."""
+    if not isinstance(data, tf.data.Dataset):
+        if data is None or isinstance(data, keras.Model):
+            raise TypeError(
+                f"Argument `{argument}` must be a `tf.data.Dataset` of "
+                "batches or a tuple of arrays `(x, y)`. "
+                f"Received: {argument}={data!r}"
+            )
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, data)
+        return tensors, _DEFAULT_BATCH_SIZE
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        data = data.take(max_batches)
+    batches = list(data)
+    if not batches:
+        raise ValueError(
+            f"Argument `{argument}` must hold at least one batch. "
+            "Received an empty dataset"
+        )
+    batch_size = _count_examples(argument, batches[0])
+    columns = [tf.nest.flatten(batch) for batch in batches]
+    shapes = {
+        tuple(tuple(leaf.shape[1:]) for leaf in column) for column in columns
+    }
+    if len(shapes) > 1:
+        raise ValueError(
+            f"Argument `{argument}` must hold examples of one shape; pad them "
+            f"to one length. Received examples of shapes {sorted(shapes)[:4]}"
+        )
+    leaves = [tf.concat(parts, 0) for parts in zip(*columns)]
+    return tf.nest.pack_sequence_as(batches[0], leaves), batch_size
+
+
+def _count_examples(argument, data):
+    shapes = [leaf.shape for leaf in tf.nest.flatten(data)]
+    counts = {shape[0] if shape.rank else None for shape in shapes}
+    if len(counts) != 1 or None in counts or counts == {0}:
+        raise ValueError(
+            f"Argument `{argument}` must hold arrays with one first axis, "
+            "that of the examples, and the elements of a dataset must be "
+            "batches: call `.batch(size)`. Received arrays of shapes "
+            f"{[tuple(shape) for shape in shapes]}"
+        )
+    return counts.pop()

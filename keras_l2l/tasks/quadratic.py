@@ -1,0 +1,64 @@
+"""Analytic optimizees."""
+
+import tensorflow as tf
+
+from keras_l2l.tasks.base import Task
+
+_INITIAL_STDDEV = 0.01  # as in the authors' released code
+
+
+class Quadratic(Task):
+    """Random quadratic functions `f(θ) = ‖Wθ - y‖²`, a new one each episode.
+
+    `W` of shape `[dimensions, dimensions]` and `y` have IID standard normal
+    entries; θ starts at N(0, 0.01²). There is no data.
+
+    Args:
+        dimensions: Integer. Defaults to `10`.
+        functions: Integer. How many functions an optimizee minimises at once;
+            the loss is their mean. The paper trains on 128.
+            Defaults to `1`.
+        dtype: `"float32"` or `"float64"`. Defaults to `"float32"`.
+
+    Reference:
+        [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
+        section 3.1.
+    """
+
+    def __init__(self, dimensions=10, functions=1, dtype="float32"):
+        super().__init__(f"quadratic-{dimensions}")
+        for argument, value in (
+            ("dimensions", dimensions),
+            ("functions", functions),
+        ):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"Argument `{argument}` must be a positive integer. "
+                    f"Received: {argument}={value}"
+                )
+        self.dimensions = dimensions
+        self.functions = functions
+        self.dtype = dtype
+
+    def initial_parameters(self, seed):
+        def normal(index, *shape):
+            return tf.random.stateless_normal(
+                (self.functions, *shape), [seed, index], dtype=self.dtype
+            )
+
+        n = self.dimensions
+        start = _INITIAL_STDDEV * normal(0, n)
+        return [start], [normal(1, n, n), normal(2, n)]
+
+    def sample_batch(self, seed):
+        return ()
+
+    def loss(self, parameters, model_state, batch):
+        (theta,) = parameters  # [functions, n]
+        matrix, target = model_state
+        residual = tf.linalg.matvec(matrix, theta) - target
+        return tf.reduce_mean(tf.reduce_sum(residual**2, -1)), model_state
+
+    def test_loss(self, parameters, model_state):
+        """The function itself: without data, nothing can be held out."""
+        return float(self.loss(parameters, model_state, ())[0])
