@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,9 @@ def write(path, arrays, document):
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         text = np.frombuffer(json.dumps(document).encode(), np.uint8)
-        named = {f"array_{i}": array for i, array in enumerate(arrays)}
+        named: dict[str, Any] = {
+            f"array_{index}": array for index, array in enumerate(arrays)
+        }
         np.savez(file, **named, **{_DOCUMENT: text})
         file.flush()
         os.fsync(file.fileno())

@@ -106,6 +106,19 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         twin.set_weights(self.get_weights())
         return twin
 
+    def export(self, path, *, metadata=None):
+        """Writes the rule as a SavedModel directory with a manifest.
+
+        Args:
+            path: String or path of the directory to write.
+            metadata: Dict; see `keras_l2l.saving.export_rule`.
+                Defaults to `None`.
+        """
+        # Saving stands above the rules, so it cannot be imported at the top.
+        from keras_l2l.saving import export_rule
+
+        export_rule(self, path, metadata=metadata)
+
 
 class CoordinatewiseRule(UpdateRule):
     """Base class of rules that treat every coordinate of every parameter alike.
@@ -157,19 +170,19 @@ class CoordinatewiseRule(UpdateRule):
         dtype = self.compute_dtype
         gradient = features.finite(_concatenate(gradients, dtype))
         parameter = _concatenate(parameters, dtype)
-        local = {
+        joined = {
             key: _join([local[key] for local in state.local])
             for key in state.local[0]
         }
-        update, local, shared = self.update_coordinates(
-            gradient, parameter, local, state.shared
+        update, joined, shared = self.update_coordinates(
+            gradient, parameter, joined, state.shared
         )
         sizes = [_size(parameter) for parameter in parameters]
         updates = [
             ops.cast(ops.reshape(part, ops.shape(parameter)), parameter.dtype)
             for part, parameter in zip(_cut(update, sizes), parameters)
         ]
-        parts = {key: _cut(value, sizes) for key, value in local.items()}
+        parts = {key: _cut(value, sizes) for key, value in joined.items()}
         local = [
             {key: parts[key][i] for key in parts} for i in range(len(sizes))
         ]

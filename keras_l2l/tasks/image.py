@@ -3,7 +3,6 @@
 import functools
 
 import keras
-import numpy as np
 
 from keras_l2l.tasks.keras_model import KerasTask
 

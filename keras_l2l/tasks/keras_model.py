@@ -146,10 +146,10 @@ class KerasTask(Task):
 
     @functools.cached_property
     def _test_function(self):
-        return tf.function(
-            lambda *args: self._run(*args, training=False)[0],
-            reduce_retracing=True,
-        )
+        def test_loss(parameters, model_state, batch):
+            return self._run(parameters, model_state, batch, training=False)[0]
+
+        return tf.function(test_loss, reduce_retracing=True)
 
     def _run(self, parameters, model_state, batch, training):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
