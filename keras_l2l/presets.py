@@ -1,0 +1,167 @@
+"""Shipped rules by name."""
+
+import dataclasses
+import difflib
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from keras_l2l import manifest, saving
+from keras_l2l.rules import UpdateRule
+
+DEFAULT = "lstm-mnist"
+
+# The wheel carries the presets in the package, a checkout beside it.
+_ROOTS = (
+    Path(__file__).parent / "saved_models",
+    Path(__file__).parents[1] / "saved_models",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What the manifest of a preset says.
+
+    Attributes:
+        name: String.
+        description: String.
+        parameters: Integer, the number of meta-parameters.
+        scores: Dict.
+    """
+
+    name: str
+    description: str
+    parameters: int
+    scores: dict[str, Any]
+
+
+def names():
+    """The names of all presets.
+
+    Returns:
+        Tuple of strings, sorted.
+    """
+    return tuple(sorted(_directories()))
+
+
+def path(name):
+    """The directory of a preset.
+
+    Args:
+        name: String, one of `names()`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    directories = _directories()
+    if name not in directories:
+        raise ValueError(
+            f"Argument `name` must be a preset: one of {list(names())}. "
+            f"Received: name={name!r}.{_did_you_mean(name)}"
+        )
+    return directories[name]
+
+
+def load(name=DEFAULT):
+    """Loads a preset.
+
+    Args:
+        name: String, one of `names()`. Defaults to `"lstm-mnist"`.
+
+    Returns:
+        An `UpdateRule`.
+
+    Raises:
+        ValueError: If there is no such preset.
+
+    Example:
+
+    >>> rule = keras_l2l.presets.load("lstm-mnist")
+    """
+    return saving.load_rule(path(name))
+
+
+def describe():
+    """What there is to choose from.
+
+    Returns:
+        List of `Preset`, sorted by name.
+    """
+    return [
+        _describe(name, saving.read_manifest(path(name))) for name in names()
+    ]
+
+
+def resolve_rule(identifier):
+    """The rule that is meant by a preset's name, a path, or the rule itself.
+
+    Args:
+        identifier: String, the name of a preset or else the path of a rule
+            export; a path object; or an `UpdateRule`, which is returned as
+            it is. A directory with the name of a preset is `"./NAME"`.
+
+    Returns:
+        An `UpdateRule`.
+
+    Raises:
+        TypeError: If `identifier` is none of these.
+        ValueError: If it is a string without preset or directory, or if the
+            directory is no rule export.
+
+    Example:
+
+    >>> rule = keras_l2l.presets.resolve_rule("my_rule")
+    """
+    if isinstance(identifier, UpdateRule):
+        return identifier
+    if isinstance(identifier, str):
+        return saving.load_rule(_directory(identifier))
+    if isinstance(identifier, os.PathLike):
+        return saving.load_rule(identifier)
+    raise TypeError(
+        "Argument `identifier` must be the name of a preset, the path of an "
+        f"exported rule, or an `UpdateRule`. Received: {identifier!r} "
+        f"(of type {type(identifier).__name__})"
+    )
+
+
+def _directory(identifier):
+    directories = _directories()
+    if identifier in directories:
+        return directories[identifier]
+    if os.path.isdir(identifier):
+        return identifier
+    raise ValueError(
+        f"Argument `identifier` must be a preset (one of {list(names())}) or "
+        "the path of an existing directory that `rule.export(path)` wrote. "
+        f"Received: {identifier!r}, which is neither."
+        f"{_did_you_mean(identifier)}"
+    )
+
+
+def _directories():
+    """Dict from names of presets to their directories."""
+    root = next((root for root in _ROOTS if root.is_dir()), None)
+    if root is None:
+        return {}
+    return {
+        directory.name: directory
+        for directory in root.iterdir()
+        # An export that was cut short leaves a name with a dot.
+        if not directory.name.startswith(".")
+        and (directory / manifest.FILE).is_file()
+    }
+
+
+def _did_you_mean(name):
+    close = difflib.get_close_matches(str(name), names(), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _describe(name, content):
+    sizes = [math.prod(entry["shape"]) for entry in content["variables"]]
+    return Preset(name, content["description"], sum(sizes), content["scores"])
