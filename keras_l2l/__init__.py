@@ -1,6 +1,43 @@
-"""Learned optimizers for Keras."""
+"""Learned optimizers for Keras.
 
-from keras_l2l import rules, tasks
-from keras_l2l.meta_trainer import MetaTrainer
+```python
+import keras_l2l
 
-__all__ = ["MetaTrainer", "rules", "tasks"]
+model.compile(optimizer=keras_l2l.L2LOptimizer(), loss=...)
+```
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from keras_l2l import presets, rules
+from keras_l2l.optimizer import L2LOptimizer
+from keras_l2l.saving import load_rule
+
+if TYPE_CHECKING:
+    from keras_l2l import tasks
+    from keras_l2l.meta_trainer import MetaTrainer
+
+__all__ = [
+    "L2LOptimizer",
+    "MetaTrainer",
+    "load_rule",
+    "presets",
+    "rules",
+    "tasks",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    """Imports what only meta-training needs at its first use."""
+    if name == "MetaTrainer":
+        return importlib.import_module("keras_l2l.meta_trainer").MetaTrainer
+    if name == "tasks":
+        return importlib.import_module("keras_l2l.tasks")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return [*globals(), "MetaTrainer", "tasks"]

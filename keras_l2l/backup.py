@@ -46,9 +46,12 @@ def read(path):
         ValueError: If the file is no backup.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            document = json.loads(file[_DOCUMENT].tobytes())
-            arrays = [file[f"array_{i}"] for i in range(len(file.files) - 1)]
+        # Opened here, as NumPy leaves a file open that it cannot read.
+        with open(path, "rb") as file, np.load(file) as named:
+            document = json.loads(named[_DOCUMENT].tobytes())
+            arrays = [
+                named[f"array_{index}"] for index in range(len(named.files) - 1)
+            ]
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"The backup {str(path)!r} cannot be read: {error}. Move it away "

@@ -1,5 +1,7 @@
 """Gradients to network inputs. Pure functions in `keras.ops`."""
 
+import math
+
 from keras import ops
 
 # Squares of gradients up to this size are finite in float32, so that no
@@ -43,7 +45,7 @@ def log_and_sign(gradient, p=10.0):
     """
     # The lower clip is `exp(-p)` itself: there the logarithm is -1 by
     # definition, and its derivative stays finite at zero gradient.
-    magnitude = ops.maximum(ops.abs(gradient), ops.exp(-p))
+    magnitude = ops.maximum(ops.abs(gradient), math.exp(-p))
     logarithm = ops.log(magnitude) / p
-    sign = ops.clip(gradient * ops.exp(p), -1.0, 1.0)
+    sign = ops.clip(gradient * math.exp(p), -1.0, 1.0)
     return ops.stack([logarithm, sign], axis=-1)

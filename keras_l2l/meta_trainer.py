@@ -328,12 +328,15 @@ class MetaTrainer(keras.Model):
     def _restore(self, path):
         """Restores a backup and returns the epoch to go on with."""
         arrays, document = backup.read(path)
-        if document["settings"] != self._settings():
+        ours, theirs = self._settings(), document["settings"]
+        other = sorted(key for key in ours if ours[key] != theirs.get(key))
+        if other:
             raise ValueError(
                 "Argument `backup_dir` must hold a backup of this run. "
-                f"Expected the settings {self._settings()}. Received "
-                f"{document['settings']} in {str(path)!r}. Choose another "
-                "directory, or start with the settings of the backup."
+                f"Expected { ({key: ours[key] for key in other}) }. Received "
+                f"{ ({key: theirs.get(key) for key in other}) } in "
+                f"{str(path)!r}. Choose another directory, or start with the "
+                "settings of the backup."
             )
         arrays = iter(arrays)
         for variable in self.rule.variables + self.optimizer.variables:
@@ -350,13 +353,15 @@ class MetaTrainer(keras.Model):
 
     def _settings(self):
         """What a backup must agree with."""
+        config = self.rule.get_config()
+        del config["name"]  # Keras counts it up within a process.
         return {
-            "rule": self.rule.get_config(),
+            "rule": config,
             "variables": [
                 list(v.shape)
                 for v in self.rule.variables + self.optimizer.variables
             ],
-            "outer_loop": self._outer_loop.settings(),
+            **self._outer_loop.settings(),
         }
 
 

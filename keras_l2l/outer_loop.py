@@ -140,7 +140,10 @@ class OuterLoop:
     def settings(self):
         """What a state that is restored must agree with."""
         return {
-            "tasks": [task.name for task in self.tasks],
+            "parameters": [
+                [list(spec.shape) for spec in task.parameter_specs]
+                for task in self.tasks
+            ],
             "horizon": self.horizon,
             "unroll": self.unroll,
             "optimizees": self.optimizees,

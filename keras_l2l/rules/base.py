@@ -45,15 +45,22 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
 
     Args:
         name: String. The name of the layer.
-        dtype: The dtype of the meta-parameters, of the hidden state and of
-            the computation, whatever the dtype of the parameters.
-            Defaults to `"float32"`.
+        dtype: `"float32"` or `"float64"`. The dtype of the meta-parameters,
+            of the hidden state and of the computation, whatever the dtype of
+            the parameters. Defaults to `"float32"`.
     """
 
     def __init__(self, *, name=None, dtype="float32", trainable=True):
         super().__init__(
             name=name, dtype=dtype, trainable=trainable, autocast=False
         )
+        # Squares of gradients and differences of losses need the range.
+        if self.compute_dtype not in ("float32", "float64"):
+            raise ValueError(
+                'Argument `dtype` must be "float32" or "float64"; the '
+                "parameters may have any float dtype. "
+                f"Received: dtype={dtype!r}"
+            )
         self.built = True
 
     @property

@@ -165,8 +165,12 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
 
     def _seeded(self, initializer, index):
         """The initializer with this rule's seed, unless it has its own."""
+        if self.seed is None or not isinstance(
+            initializer, keras.initializers.Initializer
+        ):
+            return initializer
         config = initializer.get_config()
-        if self.seed is None or config.get("seed", 0) is not None:
+        if config.get("seed", 0) is not None:
             return initializer
         config["seed"] = self.seed + index
         return type(initializer).from_config(config)

@@ -1,0 +1,154 @@
+"""Every rule, task and estimator, for the contract tests.
+
+A new component needs one line here; a public one without it fails
+`test_components.py`.
+"""
+
+import keras
+import numpy as np
+
+from keras_l2l import meta_gradient, rules, tasks
+
+# Name → factory of a small instance, with a fixed seed.
+RULES = {
+    "SGD": lambda: rules.SGD(0.1),
+    "Momentum": lambda: rules.Momentum(0.1),
+    "Momentum-nesterov": lambda: rules.Momentum(0.1, nesterov=True),
+    "RMSprop": lambda: rules.RMSprop(0.01),
+    "Adam": lambda: rules.Adam(0.01),
+    "CoordinatewiseLSTM": lambda: rules.CoordinatewiseLSTM(units=4, seed=1),
+    "CoordinatewiseLSTM-raw": lambda: rules.CoordinatewiseLSTM(
+        units=3,
+        layers=1,
+        output_scale=1.0,
+        preprocessing="raw",
+        kernel_initializer="orthogonal",
+        output_initializer=keras.initializers.RandomNormal(stddev=0.2, seed=2),
+        seed=1,
+    ),
+    "CoordinatewiseLSTM-p5": lambda: rules.CoordinatewiseLSTM(
+        units=5, layers=3, p=5.0, seed=1
+    ),
+}
+
+# The rules that must equal an optimizer of Keras, step for step.
+KERAS_TWINS = {
+    "SGD": lambda: keras.optimizers.SGD(0.1),
+    "Momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "Momentum-nesterov": lambda: keras.optimizers.SGD(
+        0.1, momentum=0.9, nesterov=True
+    ),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.01),
+    "Adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+def mlp():
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(4, activation="tanh"),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def convnet():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(3, 3, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(3, kernel_regularizer="l2"),
+        ]
+    )
+
+
+def recurrent():
+    return keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(11, 4),
+            keras.layers.GRU(3),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def two_by_two():
+    """Two inputs, two outputs, and a loss of its own."""
+    left, right = (
+        keras.Input((3,), name="left"),
+        keras.Input((2,), name="right"),
+    )
+    both = keras.layers.Concatenate()([left, right])
+    both = keras.layers.ActivityRegularization(l2=0.1)(both)
+    hidden = keras.layers.Dense(4, activation="relu")(both)
+    return keras.Model(
+        {"left": left, "right": right},
+        {
+            "number": keras.layers.Dense(1, name="number")(hidden),
+            "label": keras.layers.Dense(3, name="label")(hidden),
+        },
+    )
+
+
+def _classification(build_model, inputs, batch_size=8):
+    labels = np.random.default_rng(1).integers(0, 3, len(inputs))
+    return tasks.KerasTask(
+        build_model,
+        (inputs, labels),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        batch_size=batch_size,
+    )
+
+
+def _normal(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def _two_by_two_task():
+    return tasks.KerasTask(
+        two_by_two,
+        (
+            {"left": _normal(20, 3), "right": _normal(20, 2)},
+            {
+                "number": _normal(20, 1),
+                "label": np.arange(20) % 3,
+            },
+        ),
+        {
+            "number": "mse",
+            "label": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True
+            ),
+        },
+        batch_size=8,
+    )
+
+
+TASKS = {
+    "Quadratic": tasks.Quadratic,
+    "Quadratic-many": lambda: tasks.Quadratic(dimensions=3, functions=4),
+    "KerasTask-mlp": lambda: _classification(mlp, _normal(20, 5)),
+    "KerasTask-convnet": lambda: _classification(convnet, _normal(20, 6, 6, 2)),
+    "KerasTask-recurrent": lambda: _classification(
+        recurrent, np.random.default_rng(0).integers(0, 11, (20, 6))
+    ),
+    "KerasTask-two-by-two": _two_by_two_task,
+    "digits_mlp": lambda: tasks.digits_mlp(units=4, batch_size=16),
+    "mnist_mlp": lambda: tasks.mnist_mlp(units=4, batch_size=16),
+}
+
+ESTIMATORS = {
+    "TruncatedBackpropagation": meta_gradient.TruncatedBackpropagation,
+    "TruncatedBackpropagation-second-derivatives": lambda: (
+        meta_gradient.TruncatedBackpropagation(second_derivatives=True)
+    ),
+    "TruncatedBackpropagation-share": lambda: (
+        meta_gradient.TruncatedBackpropagation(coordinate_share=0.5)
+    ),
+}

@@ -1,0 +1,114 @@
+"""The table of components is complete, and the imports keep their order."""
+
+import ast
+import inspect
+import pathlib
+
+import pytest
+
+import keras_l2l
+from keras_l2l import meta_gradient, rules, tasks
+from tests import components
+
+PACKAGE = pathlib.Path(keras_l2l.__file__).parent
+
+# Lowest first: a module imports only what stands before it.
+ORDER = (
+    "features",
+    "rules",
+    "manifest",
+    "saving",
+    "presets",
+    "rule_config",
+    "optimizer",
+    "tasks",
+    "unroll",
+    "meta_gradient",
+    "outer_loop",
+    "backup",
+    "meta_trainer",
+    "sweep",
+    "evaluation",
+    "comparison",
+    "plotting",
+    "recipes",
+    "inspection",
+    "report",
+    "cli",
+)
+LIGHT = ("features", "rules", "manifest", "saving", "presets", "rule_config")
+
+
+def _public_classes(module, base):
+    return {
+        name
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and not inspect.isabstract(value)
+        and not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "base", "table"),
+    [
+        (rules, rules.UpdateRule, components.RULES),
+        (tasks, tasks.Task, components.TASKS),
+        (
+            meta_gradient,
+            meta_gradient.MetaGradientEstimator,
+            components.ESTIMATORS,
+        ),
+    ],
+    ids=["rules", "tasks", "estimators"],
+)
+def test_every_public_class_is_in_the_table(module, base, table):
+    tested = {type(factory()).__name__ for factory in table.values()}
+    assert _public_classes(module, base) == tested
+
+
+def _imports(path):
+    """Names of this package's modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "keras_l2l" and len(parts) > 1:
+                yield parts[1]
+
+
+def _rooms():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.name != "__init__.py" or len(relative.parts) > 1:
+            yield relative.parts[0].removesuffix(".py"), path
+
+
+def test_every_module_has_its_place():
+    assert {room for room, _ in _rooms()} <= set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("room", "path"),
+    [
+        pytest.param(*pair, id=str(pair[1].relative_to(PACKAGE)))
+        for pair in _rooms()
+    ],
+)
+def test_imports_go_downwards(room, path):
+    # `rule.export` is a method of a rule for the user's sake; what it calls
+    # stands above.
+    allowed = {*ORDER[: ORDER.index(room) + 1]}
+    if path.name == "base.py" and room == "rules":
+        allowed.add("saving")
+    if room == "tasks":
+        allowed -= {"rules", "saving", "presets", "optimizer", "manifest"}
+    if room == "optimizer":
+        allowed = {*LIGHT, "optimizer"}
+    assert set(_imports(path)) <= allowed

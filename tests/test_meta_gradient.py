@@ -1,0 +1,223 @@
+"""The meta-gradient against an outer tape and against finite differences."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_l2l import rules, tasks
+from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.unroll import start, unroll
+from tests import components
+
+STEPS = 5
+WEIGHTS = tf.constant([1.0, 0.5, 2.0, 0.0, 1.5])
+SEED = tf.constant([0, 0])
+
+
+def _outer_tape(rule, task, carry, weights):
+    """A tape through everything; only ∂∇f/∂φ is cut, as in the paper."""
+    with tf.GradientTape() as tape:
+        _, trajectory = unroll(
+            rule, task, carry, len(weights), differentiable=True
+        )
+        losses = trajectory.losses[1:]
+        objective = tf.reduce_mean(tf.cast(weights, losses.dtype) * losses)
+    return trajectory.losses, tape.gradient(
+        objective,
+        [v.value for v in rule.trainable_variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+def _flat(tensors):
+    return np.concatenate([np.ravel(t) for t in tensors])
+
+
+def _relative_difference(a, b):
+    a, b = _flat(a), _flat(b)
+    assert np.linalg.norm(b) > 0
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    "rule_name", ["CoordinatewiseLSTM", "Adam", "Momentum"]
+)
+@pytest.mark.parametrize(
+    "task_name",
+    [
+        "KerasTask-mlp",
+        "KerasTask-convnet",
+        "KerasTask-recurrent",
+        "KerasTask-two-by-two",
+        "Quadratic",
+    ],
+)
+def test_equals_an_outer_tape(task_name, rule_name):
+    task, rule = components.TASKS[task_name](), components.RULES[rule_name]()
+    # Not the first unroll of an episode: state and parameters are in motion.
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    estimate = TruncatedBackpropagation()(rule, task, carry, WEIGHTS, SEED)
+    losses, expected = _outer_tape(rule, task, carry, WEIGHTS)
+    np.testing.assert_allclose(estimate.losses, losses, rtol=1e-5)
+    assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
+def test_equals_an_outer_tape_where_the_rule_reads_parameters():
+    """The derivative through θ in the rule's own input counts, too."""
+
+    class Decay(rules.CoordinatewiseRule):
+        def __init__(self):
+            super().__init__()
+            self.rate = self.add_weight(shape=(), initializer="ones")
+
+        def initial_coordinate_state(self, count):
+            return {}
+
+        def update_coordinates(self, gradient, parameter, state, shared):
+            rate = 0.1 * self.rate
+            return -rate * (gradient + parameter**2), state, shared
+
+    task, rule = components.TASKS["KerasTask-mlp"](), Decay()
+    carry = start(rule, task, 1)
+    estimate = TruncatedBackpropagation()(rule, task, carry, WEIGHTS, SEED)
+    _, expected = _outer_tape(rule, task, carry, WEIGHTS)
+    assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
+@pytest.mark.parametrize("preprocessing", ["raw", "log_and_sign"])
+def test_second_derivatives_against_finite_differences(preprocessing):
+    task = tasks.Quadratic(dimensions=4, dtype="float64")
+    rule = rules.CoordinatewiseLSTM(
+        units=2,
+        output_scale=1.0,
+        preprocessing=preprocessing,
+        dtype="float64",
+        seed=1,
+    )
+    carry = start(rule, task, 1)
+    weights = tf.cast(WEIGHTS, tf.float64)
+    estimate = TruncatedBackpropagation(second_derivatives=True)(
+        rule, task, carry, weights, SEED
+    )
+
+    @tf.function
+    def objective():
+        losses = unroll(rule, task, carry, STEPS)[1].losses[1:]
+        return tf.reduce_mean(weights * losses)
+
+    step, expected = 1e-6, []
+    for variable in rule.trainable_variables:
+        value = variable.numpy()
+        derivative = np.zeros_like(value)
+        for index in np.ndindex(value.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = value.copy()
+                moved[index] += sign * step
+                variable.assign(moved)
+                sides.append(float(objective()))
+            derivative[index] = (sides[0] - sides[1]) / (2 * step)
+        variable.assign(value)
+        expected.append(derivative)
+    assert _relative_difference(estimate.gradients, expected) < 1e-6
+    # And they matter: the default, without them, is another gradient.
+    without = TruncatedBackpropagation()(rule, task, carry, weights, SEED)
+    assert _relative_difference(without.gradients, expected) > 1e-4
+
+
+def test_second_derivatives_through_a_keras_model():
+    task, rule = components.TASKS["KerasTask-mlp"](), rules.SGD(0.3)
+    carry = start(rule, task, 1)
+    estimate = TruncatedBackpropagation(second_derivatives=True)(
+        rule, task, carry, WEIGHTS, SEED
+    )
+
+    def objective(rate):
+        rule.learning_rate.assign(rate)
+        losses = unroll(rule, task, carry, STEPS)[1].losses[1:]
+        return float(tf.reduce_mean(WEIGHTS * losses))
+
+    expected = (objective(0.31) - objective(0.29)) / 0.02
+    assert float(estimate.gradients[0]) == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_share_of_the_coordinates_is_unbiased():
+    """The mean over many draws is the whole gradient, within its error."""
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry = start(rule, task, 1)
+    whole = TruncatedBackpropagation()(rule, task, carry, WEIGHTS, SEED)
+    estimator = TruncatedBackpropagation(coordinate_share=0.3)
+
+    @tf.function
+    def draw(seed):
+        return estimator(rule, task, carry, WEIGHTS, seed).gradients
+
+    draws = np.stack(
+        [_flat(draw(tf.constant([5, index]))) for index in range(400)]
+    )
+    expected = _flat(whole.gradients)
+    error = draws.std(0) / np.sqrt(len(draws))
+    moving = error > 1e-9
+    scores = (draws.mean(0) - expected)[moving] / error[moving]
+    assert np.abs(scores).max() < 5
+    assert draws.std(0).max() > 0
+    assert np.linalg.norm(draws.mean(0) - expected) < 0.2 * np.linalg.norm(
+        expected
+    )
+
+
+def test_the_same_seed_draws_the_same_coordinates():
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry = start(rule, task, 1)
+    estimator = TruncatedBackpropagation(coordinate_share=0.3)
+    first, again, other = (
+        _flat(
+            estimator(rule, task, carry, WEIGHTS, tf.constant(seed)).gradients
+        )
+        for seed in ([1, 1], [1, 1], [1, 2])
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("name", components.ESTIMATORS)
+def test_contract_of_every_estimator(name):
+    task = components.TASKS["KerasTask-convnet"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    estimator = components.ESTIMATORS[name]()
+    traces = []
+
+    @tf.function
+    def estimate(carry, weights, seed):
+        traces.append(1)
+        return estimator(rule, task, carry, weights, seed)
+
+    carry = start(rule, task, 1)
+    for index in range(3):
+        result = estimate(carry, WEIGHTS, tf.constant([0, index]))
+        assert result.losses.shape == (STEPS + 1,)
+        assert [g.shape for g in result.gradients] == [
+            v.shape for v in rule.trainable_variables
+        ]
+        assert all(np.isfinite(g).all() for g in result.gradients)
+        tf.nest.assert_same_structure(carry, result.carry)
+        carry = result.carry
+    assert int(carry.step) == 3 * STEPS
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinate_share": 0.0}, r"`coordinate_share` must be in the range"),
+        (
+            {"coordinate_share": 0.5, "second_derivatives": True},
+            "must be 1.0 with `second_derivatives=True`",
+        ),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TruncatedBackpropagation(**arguments)

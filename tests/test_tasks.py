@@ -1,0 +1,268 @@
+"""The contract of every task, and what `KerasTask` promises of a model."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_l2l import tasks
+from keras_l2l.tasks.base import SEED_STREAMS, episode_seed
+from tests import components
+
+
+@pytest.fixture(scope="module", params=components.TASKS)
+def task(request):
+    return components.TASKS[request.param]()
+
+
+def _arrays(structure):
+    return [np.array(leaf) for leaf in tf.nest.flatten(structure)]
+
+
+def _same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(_arrays(a), _arrays(b)))
+
+
+def test_the_same_seed_gives_the_same_numbers(task):
+    assert _same(task.initial_parameters(3), task.initial_parameters(3))
+    assert _same(task.sample_batch([3, 1]), task.sample_batch([3, 1]))
+
+
+def test_another_seed_gives_others(task):
+    first, _ = task.initial_parameters(3)
+    other, _ = task.initial_parameters(4)
+    assert not _same(first, other)
+    batch = task.sample_batch([3, 1])
+    if tf.nest.flatten(batch):
+        assert not _same(batch, task.sample_batch([3, 2]))
+        assert not _same(batch, task.sample_batch([4, 1]))
+
+
+def test_loss_and_state(task):
+    parameters, state = task.initial_parameters(0)
+    loss, next_state = task.loss(parameters, state, task.sample_batch([0, 0]))
+    assert loss.shape == ()
+    assert np.isfinite(loss)
+    assert [(s.shape, s.dtype) for s in state] == [
+        (s.shape, s.dtype) for s in next_state
+    ]
+    assert np.isfinite(task.test_loss(parameters, state))
+
+
+def test_specs(task):
+    parameters, _ = task.initial_parameters(5)
+    assert [(p.shape, p.dtype) for p in parameters] == [
+        (s.shape, s.dtype) for s in task.parameter_specs
+    ]
+
+
+def test_loss_is_the_same_in_a_graph(task):
+    parameters, state = task.initial_parameters(0)
+    batch = task.sample_batch([0, 0])
+    eager, _ = task.loss(parameters, state, batch)
+    graph, _ = tf.function(task.loss)(parameters, state, batch)
+    np.testing.assert_allclose(eager, graph, rtol=1e-5)
+
+
+def test_episode_seeds_do_not_meet():
+    seeds = [
+        episode_seed(0, stream, index)
+        for stream in SEED_STREAMS
+        for index in range(500)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**31
+    assert episode_seed(0, "train", 1) != episode_seed(1, "train", 1)
+
+
+def test_quadratic_is_the_papers_function():
+    task = tasks.Quadratic(dimensions=10)
+    (theta,), (matrix, target) = task.initial_parameters(1)
+    assert matrix.shape == (1, 10, 10)
+    loss, _ = task.loss([theta], [matrix, target], ())
+    residual = np.array(matrix)[0] @ np.array(theta)[0] - np.array(target)[0]
+    np.testing.assert_allclose(loss, (residual**2).sum(), rtol=1e-5)
+
+
+def test_keras_task_loss_is_what_model_fit_sees():
+    """Regularisation, several outputs, dropout and batch norm included."""
+    for name in ("KerasTask-convnet", "KerasTask-two-by-two"):
+        task = components.TASKS[name]()
+        parameters, state = task.initial_parameters(0)
+        batch = task.sample_batch([0, 0])
+        loss, next_state = task.loss(parameters, state, batch)
+
+        model = task._model
+        for variable, value in zip(
+            model.trainable_variables + model.non_trainable_variables,
+            parameters + state,
+        ):
+            variable.assign(value)
+        x, y = batch
+        model.optimizer = keras.optimizers.SGD(0.0)
+        logs = model.train_on_batch(x, y, return_dict=True)
+        np.testing.assert_allclose(loss, logs["loss"], rtol=1e-5)
+        for ours, theirs in zip(next_state, model.non_trainable_variables):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_keras_task_counts_regularisation():
+    task = components.TASKS["KerasTask-convnet"]()
+    parameters, state = task.initial_parameters(0)
+    batch = task.sample_batch([0, 0])
+    loss, _ = task.loss(parameters, state, batch)
+    with keras.StatelessScope(
+        list(zip(task._model.trainable_variables, parameters))
+        + list(zip(task._model.non_trainable_variables, state))
+    ):
+        outputs = task._model(batch[0], training=True)
+    bare = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        batch[1], outputs
+    )
+    kernel = np.array(parameters[-2])
+    np.testing.assert_allclose(
+        loss, float(bare) + 0.01 * (kernel**2).sum(), rtol=1e-5
+    )
+
+
+def test_test_loss_is_model_evaluate():
+    inputs = np.random.default_rng(0).normal(size=(2500, 5)).astype("float32")
+    labels = np.arange(2500) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    task = tasks.KerasTask(
+        components.mlp,
+        (inputs[:10], labels[:10]),
+        loss,
+        test_data=(inputs, labels),
+    )
+    parameters, state = task.initial_parameters(1)
+    model = components.mlp()
+    model.set_weights(parameters)
+    model.compile(loss=loss)
+    np.testing.assert_allclose(
+        task.test_loss(parameters, state),
+        model.evaluate(inputs, labels, verbose=0),
+        rtol=1e-5,
+    )
+
+
+def test_datasets_finite_and_repeating():
+    inputs = np.arange(20, dtype="float32").reshape(10, 2)
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, inputs[:, :1]))
+
+    def build_model():
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+    finite = tasks.KerasTask(build_model, dataset.batch(4), "mse")
+    assert finite.batch_size == 4
+    seen = {
+        float(value)
+        for step in range(60)
+        for value in finite.sample_batch([0, step])[0][:, 0]
+    }
+    assert seen == set(inputs[:, 0])  # the last, smaller batch included
+    repeating = tasks.KerasTask(
+        build_model, dataset.batch(5).repeat(), "mse", max_batches=3
+    )
+    assert repeating.batch_size == 5
+
+
+def test_sample_weights_count():
+    inputs, targets = np.ones((6, 2), "float32"), np.ones((6, 1), "float32")
+
+    def build_model():
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+    def loss(scale):
+        task = tasks.KerasTask(
+            build_model, (inputs, targets, np.full(6, scale, "float32")), "mse"
+        )
+        parameters, state = task.initial_parameters(0)
+        return float(task.loss(parameters, state, task.sample_batch([0, 0]))[0])
+
+    assert loss(3.0) == pytest.approx(3.0 * loss(1.0))
+
+
+def test_a_subclassed_model_is_built():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    task = tasks.KerasTask(Model, (np.ones((4, 2)), np.ones((4, 1))), "mse")
+    assert [tuple(s.shape) for s in task.parameter_specs] == [(2, 1), (1,)]
+
+
+def test_building_leaves_the_users_random_numbers_alone():
+    task = components.TASKS["KerasTask-mlp"]()
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = random.random(), np.random.random()  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    task.initial_parameters(7)
+    assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"build_model": 3}, TypeError, "`build_model` must be a function"),
+        ({"build_model": lambda: 3}, TypeError, "must return a `keras.Model`"),
+        ({"dataset": None}, TypeError, "`dataset` must be a `tf.data.Dataset`"),
+        ({"dataset": (np.ones((3, 5)), np.ones(4))}, ValueError, "first axis"),
+        ({"dataset": (np.ones((0, 5)), np.ones(0))}, ValueError, "first axis"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be a positive"),
+        (
+            {"dataset": tf.data.Dataset.from_tensors(np.ones(3)).take(0)},
+            ValueError,
+            "at least one batch",
+        ),
+        (
+            {"dataset": tf.data.Dataset.from_tensor_slices(np.ones(3))},
+            ValueError,
+            r"call `.batch\(size\)`",
+        ),
+    ],
+)
+def test_keras_task_refuses(arguments, error, message):
+    good = {
+        "build_model": components.mlp,
+        "dataset": (np.ones((4, 5)), np.zeros(4, int)),
+        "loss": "sparse_categorical_crossentropy",
+    }
+    with pytest.raises(error, match=message):
+        tasks.KerasTask(**{**good, **arguments})
+
+
+def test_ragged_batches_are_refused():
+    dataset = tf.data.Dataset.from_generator(
+        lambda: (np.ones((2, n)) for n in (3, 4)),
+        output_signature=tf.TensorSpec((2, None)),
+    )
+    with pytest.raises(ValueError, match="pad them to one length"):
+        tasks.KerasTask(components.mlp, dataset)
+
+
+def test_a_changing_architecture_is_refused():
+    widths = iter(range(1, 100))
+
+    def build_model():
+        return keras.Sequential(
+            [keras.Input((5,)), keras.layers.Dense(next(widths))]
+        )
+
+    with pytest.raises(ValueError, match="same architecture"):
+        tasks.KerasTask(build_model, (np.ones((4, 5)), np.ones((4, 1))), "mse")
+
+
+@pytest.mark.parametrize("argument", ["dimensions", "functions"])
+def test_quadratic_refuses(argument):
+    with pytest.raises(ValueError, match=f"`{argument}` must be a positive"):
+        tasks.Quadratic(**{argument: 0})
