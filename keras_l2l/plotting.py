@@ -1,0 +1,120 @@
+"""Plots of learning curves."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_l2l.sweep import has_exploded
+
+# Okabe and Ito's colours, told apart by the colour-blind; the line styles
+# tell them apart in black and white.
+_LEARNED: dict[str, Any] = {"color": "#D55E00", "linewidth": 2.6, "zorder": 3}
+_BASELINES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072B2", "linestyle": "--"},
+    {"color": "#009E73", "linestyle": "-."},
+    {"color": "#CC79A7", "linestyle": ":"},
+    {"color": "#56B4E9", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": "#E69F00", "linestyle": (0, (8, 3))},
+    {"color": "#000000", "linestyle": (0, (1, 3))},
+)
+_PANEL_SIZE = (6.4, 4.4)  # inches
+_DPI = 150
+
+
+def plot_learning_curves(comparison, path=None):
+    """Draws the mean loss of each optimizer, with its standard error.
+
+    A second panel shows the loss on held-out data where it was taken at more
+    than one step. The curve of an optimizer ends where one of its runs
+    explodes, and the legend says so. No global state of matplotlib changes.
+
+    Args:
+        comparison: A `keras_l2l.comparison.Comparison`.
+        path: String or path of the file to write; its ending gives the
+            format. Defaults to `None`, no file.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+
+    >>> comparison = evaluation.compare(presets.load(), tasks.digits_mlp())
+    >>> plot_learning_curves(comparison, "learning_curves.png")
+    """
+    panels = [("Loss on the batch of each step", _batch_losses)]
+    if len(comparison.records[0].test_losses) > 1:
+        panels.append(("Loss on held-out data", _test_losses))
+    width, height = _PANEL_SIZE
+    figure = Figure(
+        figsize=(width * len(panels), height), dpi=_DPI, layout="constrained"
+    )
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (label, losses_of) in zip(axes, panels):
+        _draw(panel, comparison, losses_of)
+        panel.set_ylabel(label)
+    axes[0].legend(frameon=False, fontsize="small")
+    runs = len(comparison.records_of(comparison.learned))
+    title = f"Training {comparison.task}"
+    if runs > 1:
+        title += f": mean of {runs} runs, ± 1 standard error shaded"
+    figure.suptitle(title, fontsize="medium")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _draw(axes, comparison, losses_of):
+    styles = itertools.cycle(_BASELINES)
+    for summary in comparison.summaries():
+        is_learned = summary.optimizer == comparison.learned
+        style = _LEARNED if is_learned else next(styles)
+        steps, mean, error = _statistics(
+            *losses_of(comparison.records_of(summary.optimizer))
+        )
+        (line,) = axes.plot(steps, mean, label=_label(summary), **style)
+        # On a log axis a band cannot reach zero: it fades at the curve.
+        low = np.where(mean > error, mean - error, mean)
+        axes.fill_between(
+            steps, low, mean + error, color=line.get_color(), alpha=0.2, lw=0
+        )
+    # Without a single positive loss there is no logarithm to draw.
+    if any((line.get_ydata() > 0).any() for line in axes.get_lines()):
+        axes.set_yscale("log", nonpositive="mask")
+    axes.set_xlim(0, comparison.steps)
+    axes.set_xlabel("Step")
+    axes.grid(which="both", alpha=0.25, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _statistics(steps, losses, first_losses):
+    """`[T]`, `[S, T]`, `[S]` → steps, mean and its error, as far as sound."""
+    exploded = has_exploded(losses, first_losses[:, np.newaxis]).any(0)
+    end = int(np.argmax(exploded)) if exploded.any() else len(steps)
+    losses = losses[:, :end]
+    error = np.zeros(end)
+    if len(losses) > 1:
+        error = losses.std(0, ddof=1) / np.sqrt(len(losses))
+    return steps[:end], losses.mean(0), error
+
+
+def _batch_losses(records):
+    losses = np.array([record.losses for record in records])
+    return np.arange(losses.shape[1]), losses, losses[:, 0]
+
+
+def _test_losses(records):
+    steps = list(records[0].test_losses)
+    losses = [[record.test_losses[s] for s in steps] for record in records]
+    first_losses = np.array([record.losses[0] for record in records])
+    return np.array(steps), np.array(losses), first_losses
+
+
+def _label(summary):
+    label = summary.optimizer
+    if summary.learning_rate is not None:
+        label += f" (learning rate {summary.learning_rate:.3g})"
+    if summary.diverged:
+        label += f", {summary.diverged} of {summary.runs} runs diverged"
+    return label
