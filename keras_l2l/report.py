@@ -6,7 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from keras_l2l.comparison import estimate
+
 _TEST_COLUMNS = 3  # more would not fit beside each other
+_SHOWN_VALUES = 4  # of a list; what is longer is summed up
 _LEAST_ERROR, _LARGEST_ERROR = 1e-6, 1e4  # else digits without end
 _EXPLANATION = (
     "Final loss and test loss: mean ± standard error over {runs} runs with "
@@ -79,7 +82,7 @@ def preset_table(presets):
     table.add_column("Preset", no_wrap=True)
     table.add_column("Description")
     table.add_column("Meta-parameters", justify="right")
-    table.add_column("Scores", no_wrap=True)
+    table.add_column("Scores", overflow="fold")
     for preset in presets:
         table.add_row(
             Text(preset.name),
@@ -148,13 +151,28 @@ def _gap(difference):
 
 
 def _lines(value):
-    if isinstance(value, dict):
-        pairs = [f"{key}: {_short(item)}" for key, item in value.items()]
-        return "\n".join(pairs) or "none"
+    """One line for each number of a structure, under the names to it."""
+    if isinstance(value, dict) and "class_name" not in value:
+        return "\n".join(_named_lines(value)) or "none"
     return _short(value)
+
+
+def _named_lines(value, prefix=""):
+    for key, item in value.items():
+        if isinstance(item, dict) and item and "class_name" not in item:
+            yield from _named_lines(item, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}: {_short(item)}"
 
 
 def _short(value):
     if isinstance(value, dict) and "class_name" in value:
         return value["class_name"]
+    if isinstance(value, list) and len(value) > _SHOWN_VALUES:
+        if not all(isinstance(item, float) for item in value):
+            return f"{len(value)} values"
+        mean = estimate(value)
+        return (
+            f"{mean.mean:.4g} ± {mean.standard_error:.2g} ({len(value)} values)"
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -203,6 +203,22 @@ def test_presets(shelf, capsys):
     }
 
 
+def test_scores_are_summed_up(capsys):
+    scores = {"test_loss": {"100": [1.0, 2.0, 3.0, 4.0, 5.0]}, "seeds": [7] * 9}
+    Console(width=80).print(*report.detail_table({"scores": scores}))
+    text = capsys.readouterr().out
+    assert "test_loss 100: 3 ± 0.71 (5 values)" in text
+    assert "seeds: 9 values" in text
+
+
+def test_a_reader_that_stops_early():
+    command = f"{sys.executable} -m keras_l2l.cli presets --json"
+    process = subprocess.run(
+        f"{command} | true", shell=True, capture_output=True, check=True
+    )
+    assert b"Traceback" not in process.stderr
+
+
 def test_no_presets(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(presets, "_ROOTS", (tmp_path,))
     assert main(["presets"]) == 0

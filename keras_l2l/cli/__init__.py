@@ -13,6 +13,7 @@ from keras_l2l.cli.commands import COMMANDS
 
 __all__ = ["main"]
 
+_BROKEN_PIPE = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130
 _PIPE_WIDTH = 120  # columns, where the output is no terminal
@@ -51,12 +52,17 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("keras-l2l: interrupted.", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:  # Its reader, such as `head`, has seen enough.
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     return 0
 
 
 def _print(document, tables, as_json):
     if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False, default=str))
+        text = json.dumps(document, indent=2, allow_nan=False, default=str)
+        print(text, flush=True)
         return
     from rich.console import Console
 
