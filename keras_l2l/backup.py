@@ -24,10 +24,10 @@ def write(path, arrays, document):
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         text = np.frombuffer(json.dumps(document).encode(), np.uint8)
-        named: dict[str, Any] = {
-            f"array_{index}": array for index, array in enumerate(arrays)
-        }
-        np.savez(file, **named, **{_DOCUMENT: text})
+        named: dict[str, Any] = {_DOCUMENT: text}
+        for index, array in enumerate(arrays):
+            named[f"array_{index}"] = array
+        np.savez(file, **named)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -4,8 +4,12 @@ A new component needs one line here; a public one without it fails
 `test_components.py`.
 """
 
+import os
+import pathlib
+
 import keras
 import numpy as np
+import pytest
 
 from keras_l2l import meta_gradient, rules, tasks
 
@@ -142,6 +146,25 @@ TASKS = {
     "digits_mlp": lambda: tasks.digits_mlp(units=4, batch_size=16),
     "mnist_mlp": lambda: tasks.mnist_mlp(units=4, batch_size=16),
 }
+
+NEEDS_DATA = ("mnist_mlp",)
+
+_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+_MNIST = pathlib.Path(_DATA_DIR).expanduser() / "mnist"
+needs_mnist = pytest.mark.skipif(
+    not any(_MNIST.glob("*/dataset_info.json")),
+    reason="MNIST has not been downloaded to TFDS_DATA_DIR",
+)
+
+
+def task_names(without=()):
+    """Names in `TASKS`, those whose data are missing marked to be skipped."""
+    return [
+        pytest.param(name, marks=needs_mnist if name in NEEDS_DATA else ())
+        for name in TASKS
+        if name not in without
+    ]
+
 
 ESTIMATORS = {
     "TruncatedBackpropagation": meta_gradient.TruncatedBackpropagation,

@@ -12,7 +12,7 @@ from keras_l2l.tasks.base import SEED_STREAMS, episode_seed
 from tests import components
 
 
-@pytest.fixture(scope="module", params=components.TASKS)
+@pytest.fixture(scope="module", params=components.task_names())
 def task(request):
     return components.TASKS[request.param]()
 

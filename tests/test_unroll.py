@@ -6,8 +6,6 @@ from keras_l2l import rules
 from keras_l2l.unroll import start, unpack, unroll
 from tests import components
 
-NAMES = [name for name in components.TASKS if name != "mnist_mlp"]
-
 
 def _plain(rule, task, seed, steps):
     """The inner loop in its plainest form: lists, Python, eager."""
@@ -31,7 +29,7 @@ def _plain(rule, task, seed, steps):
     return [*losses, float(last)], parameters, model_state
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", components.task_names())
 def test_unroll_is_the_plain_loop(name):
     task, rule = components.TASKS[name](), components.RULES["Adam"]()
     losses, parameters, model_state = _plain(rule, task, 3, 6)

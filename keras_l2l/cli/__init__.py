@@ -1,11 +1,10 @@
 """The command line: parses, calls, prints.
 
-TensorFlow takes seconds to import, so that each command imports what it needs.
+Each command imports what it alone needs.
 """
 
 import contextlib
 import json
-import os
 import sys
 
 from keras_l2l.cli.arguments import CommandError, make_parser
@@ -36,7 +35,6 @@ def main(argv=None):
     """
     try:
         arguments = make_parser().parse_args(argv)
-        _start_tensorflow()
         # Whatever a library prints must not get between a program and JSON.
         with (
             contextlib.redirect_stdout(sys.stderr)
@@ -70,24 +68,3 @@ def _print(document, tables, as_json):
     console = Console(width=width, highlight=False)
     for table in tables:
         console.print(table, markup=False)
-
-
-def _start_tensorflow():
-    """Imports TensorFlow, without what its C++ has to say on the way.
-
-    `TF_CPP_MIN_LOG_LEVEL` alone does not stop all of it; who sets it sees it.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -1,0 +1,271 @@
+"""How the shipped rules are trained: one command each."""
+
+import dataclasses
+import difflib
+import math
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_l2l import evaluation, rules, tasks
+from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_trainer import MetaTrainer
+from keras_l2l.tasks.base import episode_seed
+
+# The last learning rate of the meta-optimizer, as a share of the first.
+_FINAL_RATE = 0.01
+_SCORE_SEEDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that a meta-training depends on. Plain data: a manifest holds it.
+
+    Attributes:
+        name: String.
+        description: String, one sentence.
+        rule: String, the name of a class of `keras_l2l.rules`.
+        rule_arguments: Dict, its arguments.
+        task: String, the name of a function or class of `keras_l2l.tasks`.
+        task_arguments: Dict, its arguments.
+        horizon: Integer. Inner steps in an episode.
+        unroll: Integer. Inner steps in an outer step.
+        optimizees: Integer. Optimizees in an outer step.
+        loss_weights: `"equal"`, or `"linear"`: w_t proportional to t, which
+            counts the end of an episode for more than its beginning.
+        coordinate_share: Float, see `TruncatedBackpropagation`.
+        learning_rate: Float. First rate of the meta-optimizer, Adam, which
+            decays along a cosine to a hundredth of it.
+        global_clipnorm: Float. Largest norm of a meta-gradient.
+        epochs: Integer.
+        steps_per_epoch: Integer. Outer steps in an epoch.
+        validation_episodes: Integer.
+        validation_freq: Integer. In epochs.
+        seed: Integer. Of the rule's initialisation and of all episodes.
+        score_steps: Tuple of integers. The inner steps after which the
+            loss on the task's test data is a score.
+    """
+
+    name: str
+    description: str
+    rule: str
+    task: str
+    rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    horizon: int = 100
+    unroll: int = 20
+    optimizees: int = 2
+    loss_weights: str = "equal"
+    coordinate_share: float = 1.0
+    learning_rate: float = 1e-3
+    global_clipnorm: float = 1.0
+    epochs: int = 30
+    steps_per_epoch: int = 50
+    validation_episodes: int = 8
+    validation_freq: int = 1
+    seed: int = 0
+    score_steps: tuple[int, ...] = (100, 200)
+
+
+_RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="lstm-mnist",
+            description=(
+                "The coordinatewise LSTM of Andrychowicz et al. (2016), "
+                "trained on their MNIST optimizee."
+            ),
+            rule="CoordinatewiseLSTM",
+            rule_arguments={"units": 20, "layers": 2, "output_scale": 0.1},
+            task="mnist_mlp",
+            horizon=200,
+            loss_weights="linear",
+            coordinate_share=0.25,
+            epochs=80,
+            validation_freq=4,
+        ),
+        Recipe(
+            name="lstm-digits",
+            description=(
+                "The same LSTM, trained in minutes on scikit-learn's digits, "
+                "which need no download."
+            ),
+            rule="CoordinatewiseLSTM",
+            rule_arguments={"units": 20, "layers": 2, "output_scale": 0.1},
+            task="digits_mlp",
+            epochs=20,
+        ),
+    )
+}
+
+
+def names():
+    """The names of all recipes.
+
+    Returns:
+        Tuple of strings.
+    """
+    return tuple(_RECIPES)
+
+
+def get(name):
+    """A recipe by its name.
+
+    Args:
+        name: String, one of `names()`.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: If there is no such recipe.
+    """
+    if name not in _RECIPES:
+        close = difflib.get_close_matches(str(name), _RECIPES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"Argument `name` must be one of the recipes {names()}. "
+            f"Received: name={name!r}.{hint}"
+        )
+    return _RECIPES[name]
+
+
+def run(
+    recipe,
+    output_dir,
+    epochs=None,
+    steps_per_epoch=None,
+    seed=None,
+    callbacks=None,
+    verbose="auto",
+):
+    """Meta-trains a rule by a recipe and exports it.
+
+    A run that was stopped goes on from its last epoch when it is started
+    again with the same arguments.
+
+    Args:
+        recipe: A `Recipe`.
+        output_dir: Directory for the backup and the exported rule.
+        epochs: Integer. Defaults to `None`, that of the recipe.
+        steps_per_epoch: Integer. Defaults to `None`, that of the recipe.
+        seed: Integer. Defaults to `None`, that of the recipe.
+        callbacks: List of `keras.callbacks.Callback`.
+        verbose: As in `MetaTrainer.fit`.
+
+    Returns:
+        The `pathlib.Path` of the exported rule, `output_dir/NAME`.
+    """
+    changes = {
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "seed": seed,
+    }
+    recipe = dataclasses.replace(
+        recipe, **{k: v for k, v in changes.items() if v is not None}
+    )
+    output_dir = pathlib.Path(output_dir)
+    rule = getattr(rules, recipe.rule)(
+        **recipe.rule_arguments, seed=recipe.seed
+    )
+    task = make_task(recipe)
+    trainer = MetaTrainer(
+        rule,
+        task,
+        horizon=recipe.horizon,
+        unroll=recipe.unroll,
+        optimizees=recipe.optimizees,
+        loss_weights=_loss_weights(recipe),
+        estimator=TruncatedBackpropagation(
+            coordinate_share=recipe.coordinate_share
+        ),
+        seed=recipe.seed,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        recipe.learning_rate,
+        recipe.epochs * recipe.steps_per_epoch,
+        alpha=_FINAL_RATE,
+    )
+    trainer.compile(
+        keras.optimizers.Adam(rate, global_clipnorm=recipe.global_clipnorm)
+    )
+    # Fresh optimizees on the training data: the test data stay unseen.
+    history = trainer.fit(
+        epochs=recipe.epochs,
+        steps_per_epoch=recipe.steps_per_epoch,
+        validation_task=task,
+        validation_episodes=recipe.validation_episodes,
+        validation_freq=recipe.validation_freq,
+        callbacks=callbacks,
+        verbose=verbose,
+        backup_dir=output_dir / "backup",
+    )
+    scores = {
+        "validation_loss": min(history.history["val_loss"]),
+        **score(rule, recipe),
+    }
+    path = output_dir / recipe.name
+    rule.export(
+        path,
+        metadata={
+            "description": recipe.description,
+            "recipe": dataclasses.asdict(recipe),
+            "seed": recipe.seed,
+            "scores": scores,
+        },
+    )
+    return path
+
+
+def score(rule, recipe, seeds=_SCORE_SEEDS):
+    """How good a rule is at the task of its recipe, on held-out data.
+
+    Args:
+        rule: An `UpdateRule`.
+        recipe: A `Recipe`.
+        seeds: Integer. How many optimizees are trained, none of which is
+            seen in meta-training. Defaults to `10`.
+
+    Returns:
+        Dict: `task`, a string; `seeds`, a list of integers; `test_loss`, a
+        dict from the steps (as strings) to a list with the loss on the test
+        data for each seed.
+    """
+    task = make_task(recipe)
+    episodes = [
+        episode_seed(recipe.seed, "test", index) for index in range(seeds)
+    ]
+    last, every = max(recipe.score_steps), math.gcd(*recipe.score_steps)
+    curves = evaluation.learning_curves(rule, task, episodes, last, every)
+    columns = evaluation.recorded_steps(last, every)
+    return {
+        "task": task.name,
+        "seeds": episodes,
+        "test_loss": {
+            str(step): curves.test_losses[:, columns.index(step)].tolist()
+            for step in recipe.score_steps
+        },
+    }
+
+
+def make_task(recipe):
+    """The task of a recipe.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        A `Task`.
+    """
+    return getattr(tasks, recipe.task)(**recipe.task_arguments)
+
+
+def _loss_weights(recipe):
+    """Array `[horizon]` of mean one."""
+    if recipe.loss_weights == "equal":
+        return np.ones(recipe.horizon)
+    steps = np.arange(1, recipe.horizon + 1)
+    return steps / steps.mean()

@@ -1,0 +1,30 @@
+"""Each example runs, from start to end, with tiny settings."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+ARGUMENTS = {
+    "use_in_keras.py": ["--epochs", "1"],
+    "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
+}
+
+
+def test_every_example_is_run():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_example(name, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, EXAMPLES / name, *ARGUMENTS[name]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert "loss" in finished.stdout
