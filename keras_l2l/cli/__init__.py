@@ -5,6 +5,7 @@ Each command imports what it alone needs.
 
 import contextlib
 import json
+import os
 import sys
 
 from keras_l2l.cli.arguments import CommandError, make_parser
