@@ -14,9 +14,28 @@ from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_trainer import MetaTrainer
 from keras_l2l.tasks.base import episode_seed
 
-# The last learning rate of the meta-optimizer, as a share of the first.
-_FINAL_RATE = 0.01
 _SCORE_SEEDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a meta-training, with a meta-optimizer of its own.
+
+    Attributes:
+        unroll: Integer. Inner steps in an outer step.
+        epochs: Integer.
+        steps_per_epoch: Integer. Outer steps in an epoch.
+        learning_rate: Float. First rate of the meta-optimizer, Adam.
+        decay: Float. Its last rate, at the end of a cosine, over the first.
+        validation_freq: Integer. In epochs.
+    """
+
+    unroll: int = 20
+    epochs: int = 20
+    steps_per_epoch: int = 50
+    learning_rate: float = 1e-3
+    decay: float = 0.01
+    validation_freq: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +50,14 @@ class Recipe:
         task: String, the name of a function or class of `keras_l2l.tasks`.
         task_arguments: Dict, its arguments.
         horizon: Integer. Inner steps in an episode.
-        unroll: Integer. Inner steps in an outer step.
+        stages: Tuple of `Stage`s. Each starts with the best
+            meta-parameters of the one before.
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: `"equal"`, or `"linear"`: w_t proportional to t, which
             counts the end of an episode for more than its beginning.
         coordinate_share: Float, see `TruncatedBackpropagation`.
-        learning_rate: Float. First rate of the meta-optimizer, Adam, which
-            decays along a cosine to a hundredth of it.
         global_clipnorm: Float. Largest norm of a meta-gradient.
-        epochs: Integer.
-        steps_per_epoch: Integer. Outer steps in an epoch.
         validation_episodes: Integer.
-        validation_freq: Integer. In epochs.
         seed: Integer. Of the rule's initialisation and of all episodes.
         score_steps: Tuple of integers. The inner steps after which the
             loss on the task's test data is a score.
@@ -54,17 +69,13 @@ class Recipe:
     task: str
     rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stages: tuple[Stage, ...] = (Stage(),)
     horizon: int = 100
-    unroll: int = 20
     optimizees: int = 2
     loss_weights: str = "equal"
     coordinate_share: float = 1.0
-    learning_rate: float = 1e-3
     global_clipnorm: float = 1.0
-    epochs: int = 30
-    steps_per_epoch: int = 50
     validation_episodes: int = 8
-    validation_freq: int = 1
     seed: int = 0
     score_steps: tuple[int, ...] = (100, 200)
 
@@ -81,11 +92,20 @@ _RECIPES = {
             rule="CoordinatewiseLSTM",
             rule_arguments={"units": 20, "layers": 2, "output_scale": 0.1},
             task="mnist_mlp",
+            # Short unrolls find a rule that trains at all; left alone, they
+            # would go on to make it greedy. Long ones make it patient.
+            stages=(
+                Stage(unroll=20, epochs=8, decay=0.5, validation_freq=4),
+                Stage(
+                    unroll=100,
+                    epochs=25,
+                    steps_per_epoch=20,
+                    validation_freq=2,
+                ),
+            ),
             horizon=200,
             loss_weights="linear",
             coordinate_share=0.25,
-            epochs=80,
-            validation_freq=4,
         ),
         Recipe(
             name="lstm-digits",
@@ -96,7 +116,6 @@ _RECIPES = {
             rule="CoordinatewiseLSTM",
             rule_arguments={"units": 20, "layers": 2, "output_scale": 0.1},
             task="digits_mlp",
-            epochs=20,
         ),
     )
 }
@@ -159,54 +178,30 @@ def run(
     Returns:
         The `pathlib.Path` of the exported rule, `output_dir/NAME`.
     """
-    changes = {
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "seed": seed,
-    }
-    recipe = dataclasses.replace(
-        recipe, **{k: v for k, v in changes.items() if v is not None}
-    )
+    recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)
     rule = getattr(rules, recipe.rule)(
         **recipe.rule_arguments, seed=recipe.seed
     )
     task = make_task(recipe)
-    trainer = MetaTrainer(
-        rule,
-        task,
-        horizon=recipe.horizon,
-        unroll=recipe.unroll,
-        optimizees=recipe.optimizees,
-        loss_weights=_loss_weights(recipe),
-        estimator=TruncatedBackpropagation(
-            coordinate_share=recipe.coordinate_share
-        ),
-        seed=recipe.seed,
-    )
-    rate = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate,
-        recipe.epochs * recipe.steps_per_epoch,
-        alpha=_FINAL_RATE,
-    )
-    trainer.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=recipe.global_clipnorm)
-    )
-    # Fresh optimizees on the training data: the test data stay unseen.
-    history = trainer.fit(
-        epochs=recipe.epochs,
-        steps_per_epoch=recipe.steps_per_epoch,
-        validation_task=task,
-        validation_episodes=recipe.validation_episodes,
-        validation_freq=recipe.validation_freq,
-        callbacks=callbacks,
-        verbose=verbose,
-        backup_dir=output_dir / "backup",
-    )
-    scores = {
-        "validation_loss": min(history.history["val_loss"]),
-        **score(rule, recipe),
-    }
+    losses = []
+    for index, stage in enumerate(recipe.stages):
+        trainer = _make_trainer(rule, task, recipe, stage, recipe.seed + index)
+        history = trainer.fit(
+            epochs=stage.epochs,
+            steps_per_epoch=stage.steps_per_epoch,
+            # Fresh optimizees on the training data: the test data stay unseen.
+            validation_task=task,
+            validation_episodes=recipe.validation_episodes,
+            validation_freq=stage.validation_freq,
+            callbacks=callbacks,
+            verbose=verbose,
+            backup_dir=output_dir / f"backup-{index + 1}",
+        )
+        losses += history.history.get("val_loss", [])
+    scores = score(rule, recipe)
+    if losses:  # None in fewer epochs than the period of validation.
+        scores["validation_loss"] = min(losses)
     path = output_dir / recipe.name
     rule.export(
         path,
@@ -261,6 +256,41 @@ def make_task(recipe):
         A `Task`.
     """
     return getattr(tasks, recipe.task)(**recipe.task_arguments)
+
+
+def _changed(recipe, epochs, steps_per_epoch, seed):
+    """The recipe with what the user asked for, where that is not `None`."""
+    changes = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    return dataclasses.replace(
+        recipe,
+        stages=tuple(dataclasses.replace(s, **changes) for s in recipe.stages),
+        seed=recipe.seed if seed is None else seed,
+    )
+
+
+def _make_trainer(rule, task, recipe, stage, seed):
+    trainer = MetaTrainer(
+        rule,
+        task,
+        horizon=recipe.horizon,
+        unroll=stage.unroll,
+        optimizees=recipe.optimizees,
+        loss_weights=_loss_weights(recipe),
+        estimator=TruncatedBackpropagation(
+            coordinate_share=recipe.coordinate_share
+        ),
+        seed=seed,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        stage.learning_rate,
+        stage.epochs * stage.steps_per_epoch,
+        alpha=stage.decay,
+    )
+    trainer.compile(
+        keras.optimizers.Adam(rate, global_clipnorm=recipe.global_clipnorm)
+    )
+    return trainer
 
 
 def _loss_weights(recipe):

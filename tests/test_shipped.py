@@ -1,0 +1,94 @@
+"""The shipped presets: what their manifests claim, they do."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from keras_l2l import evaluation, presets, recipes, saving, tasks
+from tests import components
+
+NAMES = [
+    pytest.param(name, marks=components.needs_mnist) for name in presets.names()
+]
+
+
+def test_the_default_is_shipped():
+    assert presets.DEFAULT in presets.names()
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_manifest_tells_where_it_comes_from(name):
+    manifest = saving.read_manifest(presets.path(name))
+    recipe = recipes.get(name)
+    assert recipe == _recipe_of(manifest)
+    assert manifest["seed"] == recipe.seed
+    assert manifest["description"] == recipe.description
+    assert {"keras_l2l", "keras", "tensorflow"} <= set(manifest["versions"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_of_the_manifest_is_reproduced(name):
+    manifest = saving.read_manifest(presets.path(name))
+    claimed = manifest["scores"]
+    received = recipes.score(presets.load(name), recipes.get(name), seeds=2)
+    assert received["task"] == claimed["task"]
+    assert received["seeds"] == claimed["seeds"][:2]
+    for step, losses in received["test_loss"].items():
+        np.testing.assert_allclose(
+            losses, claimed["test_loss"][step][:2], rtol=1e-2
+        )
+
+
+def _recipe_of(manifest):
+    fields = dict(manifest["recipe"])
+    fields["score_steps"] = tuple(fields["score_steps"])
+    fields["stages"] = tuple(recipes.Stage(**s) for s in fields["stages"])
+    return recipes.Recipe(**fields)
+
+
+def test_recipes_are_plain_data():
+    for name in recipes.names():
+        recipe = recipes.get(name)
+        assert recipe.name == name
+        document = json.loads(json.dumps(dataclasses.asdict(recipe)))
+        assert _recipe_of({"recipe": document}) == recipe
+        assert not any(recipe.horizon % s.unroll for s in recipe.stages)
+    with pytest.raises(ValueError, match="Did you mean 'lstm-digits'"):
+        recipes.get("lstm-digit")
+
+
+def test_a_recipe_runs_resumes_and_scores(tmp_path):
+    recipe = dataclasses.replace(
+        recipes.get("lstm-digits"),
+        task_arguments={"units": 3, "batch_size": 16},
+        horizon=20,
+        stages=(recipes.Stage(unroll=5), recipes.Stage(unroll=10)),
+        score_steps=(10, 20),
+    )
+    path = recipes.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
+    first = saving.load_rule(path)
+    assert path == tmp_path / "lstm-digits"
+    scores = saving.read_manifest(path)["scores"]
+    assert [len(v) for v in scores["test_loss"].values()] == [10, 10]
+    # Nothing is left to do: the same command exports the same rule.
+    recipes.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
+    for a, b in zip(first.get_weights(), saving.load_rule(path).get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.large
+@components.needs_mnist
+@pytest.mark.parametrize("steps", [100, 200])
+def test_lstm_mnist_beats_every_tuned_baseline(steps):
+    """On held-out images, by more than two standard errors, 10 seeds."""
+    comparison = evaluation.compare(
+        presets.load("lstm-mnist"), tasks.mnist_mlp(), steps=steps, seeds=10
+    )
+    _, *baselines = comparison.summaries()
+    assert {b.optimizer for b in baselines} == set(evaluation.BASELINES)
+    for baseline in baselines:
+        gap = baseline.test_loss_differences[steps]
+        assert gap.in_paired_standard_errors > 2, baseline
+        assert gap.in_unpaired_standard_errors > 2, baseline
