@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l import rules
+from keras_l2l import checks, rules
 from keras_l2l.comparison import Comparison, Record
 from keras_l2l.rules import UpdateRule
 from keras_l2l.sweep import SELECTION, final_score, sweep
@@ -117,10 +117,10 @@ def recorded_steps(steps, test_every=None):
     >>> recorded_steps(100, 40)
     (40, 80, 100)
     """
-    _check_positive("steps", steps)
+    checks.positive_integers(steps=steps)
     if test_every is None:
         return (steps,)
-    _check_positive("test_every", test_every)
+    checks.positive_integers(test_every=test_every)
     return (*range(test_every, steps, test_every), steps)
 
 
@@ -178,8 +178,8 @@ def compare(
     baselines = BASELINES if baselines is None else baselines
     _check_type("rule", rule, UpdateRule)
     _check_type("task", task, Task)
-    _check_positive("seeds", seeds)
-    _check_positive("sweep_seeds", sweep_seeds)
+    checks.positive_integers(seeds=seeds)
+    checks.positive_integers(sweep_seeds=sweep_seeds)
     recorded = recorded_steps(steps, test_every)
     if name in baselines:
         raise ValueError(
@@ -326,13 +326,5 @@ def _check_type(argument, value, expected):
     if not isinstance(value, expected):
         raise TypeError(
             f"Argument `{argument}` must be a `{expected.__name__}`. "
-            f"Received: {argument}={value!r}"
-        )
-
-
-def _check_positive(argument, value):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"Argument `{argument}` must be a positive integer. "
             f"Received: {argument}={value!r}"
         )

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l import backup
+from keras_l2l import backup, checks
 from keras_l2l.meta_gradient import (
     MetaGradientEstimator,
     TruncatedBackpropagation,
@@ -86,16 +86,9 @@ class MetaTrainer(keras.Model):
                 "Argument `rule` must be a `keras_l2l.rules.UpdateRule`. "
                 f"Received: rule={rule!r}"
             )
-        for argument, value in (
-            ("horizon", horizon),
-            ("unroll", unroll),
-            ("optimizees", optimizees),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"Argument `{argument}` must be a positive integer. "
-                    f"Received: {argument}={value}"
-                )
+        checks.positive_integers(
+            horizon=horizon, unroll=unroll, optimizees=optimizees
+        )
         if horizon % unroll:
             raise ValueError(
                 "Argument `horizon` must be a multiple of `unroll`. "
@@ -191,6 +184,12 @@ class MetaTrainer(keras.Model):
             raise ValueError(
                 "Call `trainer.compile(optimizer)` before `trainer.fit()`."
             )
+        checks.positive_integers(
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_episodes=validation_episodes,
+            validation_freq=validation_freq,
+        )
         _refuse_keras_backup(callbacks)
         validation_tasks = (
             []

@@ -14,6 +14,7 @@ from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_trainer import MetaTrainer
 from keras_l2l.tasks.base import episode_seed
 
+_FINAL_RATE = 0.01  # of the first
 _SCORE_SEEDS = 10
 
 
@@ -23,18 +24,21 @@ class Stage:
 
     Attributes:
         unroll: Integer. Inner steps in an outer step.
+        optimizees: Integer. Optimizees in an outer step.
         epochs: Integer.
         steps_per_epoch: Integer. Outer steps in an epoch.
         learning_rate: Float. First rate of the meta-optimizer, Adam.
-        decay: Float. Its last rate, at the end of a cosine, over the first.
+        decay_epochs: Integer. After so many epochs of a cosine the rate would
+            be a hundredth of the first.
         validation_freq: Integer. In epochs.
     """
 
     unroll: int = 20
+    optimizees: int = 2
     epochs: int = 20
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
-    decay: float = 0.01
+    decay_epochs: int = 20
     validation_freq: int = 1
 
 
@@ -52,7 +56,6 @@ class Recipe:
         horizon: Integer. Inner steps in an episode.
         stages: Tuple of `Stage`s. Each starts with the best
             meta-parameters of the one before.
-        optimizees: Integer. Optimizees in an outer step.
         loss_weights: `"equal"`, or `"linear"`: w_t proportional to t, which
             counts the end of an episode for more than its beginning.
         coordinate_share: Float, see `TruncatedBackpropagation`.
@@ -71,7 +74,6 @@ class Recipe:
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(),)
     horizon: int = 100
-    optimizees: int = 2
     loss_weights: str = "equal"
     coordinate_share: float = 1.0
     global_clipnorm: float = 1.0
@@ -95,12 +97,15 @@ _RECIPES = {
             # Short unrolls find a rule that trains at all; left alone, they
             # would go on to make it greedy. Long ones make it patient.
             stages=(
-                Stage(unroll=20, epochs=8, decay=0.5, validation_freq=4),
+                Stage(unroll=20, epochs=40, decay_epochs=80, validation_freq=4),
                 Stage(
                     unroll=100,
-                    epochs=25,
+                    optimizees=1,
+                    epochs=30,
                     steps_per_epoch=20,
-                    validation_freq=2,
+                    learning_rate=2e-3,
+                    decay_epochs=30,
+                    validation_freq=3,
                 ),
             ),
             horizon=200,
@@ -275,7 +280,7 @@ def _make_trainer(rule, task, recipe, stage, seed):
         task,
         horizon=recipe.horizon,
         unroll=stage.unroll,
-        optimizees=recipe.optimizees,
+        optimizees=stage.optimizees,
         loss_weights=_loss_weights(recipe),
         estimator=TruncatedBackpropagation(
             coordinate_share=recipe.coordinate_share
@@ -284,8 +289,8 @@ def _make_trainer(rule, task, recipe, stage, seed):
     )
     rate = keras.optimizers.schedules.CosineDecay(
         stage.learning_rate,
-        stage.epochs * stage.steps_per_epoch,
-        alpha=stage.decay,
+        stage.decay_epochs * stage.steps_per_epoch,
+        alpha=_FINAL_RATE,
     )
     trainer.compile(
         keras.optimizers.Adam(rate, global_clipnorm=recipe.global_clipnorm)

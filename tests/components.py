@@ -13,6 +13,14 @@ import pytest
 
 from keras_l2l import meta_gradient, rules, tasks
 
+# Of an exported rule.
+METADATA = {
+    "description": "A rule.",
+    "recipe": {"task": "mnist", "steps": [1, 2]},
+    "seed": 7,
+    "scores": {"final_loss": 0.25},
+}
+
 # Name → factory of a small instance, with a fixed seed.
 RULES = {
     "SGD": lambda: rules.SGD(0.1),

@@ -1,9 +1,11 @@
 """Configures TensorFlow before any test can initialise it."""
 
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import pytest
 import tensorflow as tf
 
 # Devices for `tf.distribute`. They cost nothing where they are not used.
@@ -13,3 +15,27 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS,
 )
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """A directory with two exported rules; copy before you change one."""
+    from keras_l2l import rules
+    from tests.components import METADATA
+
+    root = tmp_path_factory.mktemp("exported")
+    rules.Adam().export(root / "adam", metadata=METADATA)
+    rules.CoordinatewiseLSTM(units=2).export(root / "lstm")
+    return root
+
+
+@pytest.fixture
+def adam(exported, tmp_path):
+    """The directory of an exported rule, to be spoiled."""
+    return shutil.copytree(exported / "adam", tmp_path / "adam")
+
+
+@pytest.fixture
+def lstm(exported, tmp_path):
+    """The directory of an exported rule, to be spoiled."""
+    return shutil.copytree(exported / "lstm", tmp_path / "lstm")

@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(keras_l2l.__file__).parent
 
 # Lowest first: a module imports only what stands before it.
 ORDER = (
+    "checks",
     "features",
     "rules",
     "manifest",
@@ -36,7 +37,15 @@ ORDER = (
     "report",
     "cli",
 )
-LIGHT = ("features", "rules", "manifest", "saving", "presets", "rule_config")
+LIGHT = (
+    "checks",
+    "features",
+    "rules",
+    "manifest",
+    "saving",
+    "presets",
+    "rule_config",
+)
 
 
 def _public_classes(module, base):

@@ -1,5 +1,4 @@
 import json
-import shutil
 import sys
 
 import keras
@@ -10,32 +9,7 @@ from keras_l2l import manifest as manifests
 from keras_l2l import rules
 from keras_l2l.manifest import RuleFormatError, read_manifest
 from keras_l2l.saving import export_rule, load_rule
-
-METADATA = {
-    "description": "A rule.",
-    "recipe": {"task": "mnist", "steps": [1, 2]},
-    "seed": 7,
-    "scores": {"final_loss": 0.25},
-}
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    root = tmp_path_factory.mktemp("exported")
-    export_rule(rules.Adam(), root / "adam", metadata=METADATA)
-    export_rule(rules.CoordinatewiseLSTM(units=2), root / "lstm")
-    return root
-
-
-@pytest.fixture
-def adam(exported, tmp_path):
-    """The directory of an exported rule, to be spoiled."""
-    return shutil.copytree(exported / "adam", tmp_path / "adam")
-
-
-@pytest.fixture
-def lstm(exported, tmp_path):
-    return shutil.copytree(exported / "lstm", tmp_path / "lstm")
+from tests.components import METADATA
 
 
 def edit_manifest(path, **changes):

@@ -7,11 +7,7 @@ from keras import ops
 
 from keras_l2l import rules
 from keras_l2l.optimizer import L2LOptimizer
-
-
-def make(**kwargs):
-    rule = rules.CoordinatewiseLSTM(units=3, layers=1, seed=0)
-    return L2LOptimizer(rule, **kwargs)
+from tests.small_fit import compiled, fit, make
 
 
 def descent(**kwargs):
@@ -24,32 +20,6 @@ def variable(value=((1.0, 2.0), (3.0, 4.0)), name="kernel"):
 
 
 ONES = np.ones((2, 2), "float32")
-
-
-def data():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(8, 3)).astype("float32")
-    return x, x.sum(axis=1, keepdims=True)
-
-
-def compiled(optimizer=None, **kwargs):
-    model = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.layers.Dense(
-                2, "tanh", kernel_initializer=keras.initializers.Constant(0.3)
-            ),
-            keras.layers.Dense(1, kernel_initializer="ones"),
-        ]
-    )
-    kwargs = {"run_eagerly": True, **kwargs}
-    model.compile(optimizer or make(), "mse", **kwargs)
-    return model
-
-
-def fit(model, epochs=2, **kwargs):
-    settings = {"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs}
-    return model.fit(*data(), epochs=epochs, **settings)
 
 
 # Gradients, counters, variables.

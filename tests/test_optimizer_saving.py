@@ -8,39 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import rules
-from keras_l2l.optimizer import L2LOptimizer
-
-
-def make(seed=0, **kwargs):
-    rule = rules.CoordinatewiseLSTM(units=3, layers=1, seed=seed)
-    return L2LOptimizer(rule, **kwargs)
-
-
-def data():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(8, 3)).astype("float32")
-    return x, x.sum(axis=1, keepdims=True)
-
-
-def compiled(optimizer=None, **kwargs):
-    model = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.layers.Dense(
-                2, "tanh", kernel_initializer=keras.initializers.Constant(0.3)
-            ),
-            keras.layers.Dense(1, kernel_initializer="ones"),
-        ]
-    )
-    kwargs = {"run_eagerly": True, **kwargs}
-    model.compile(optimizer or make(), "mse", **kwargs)
-    return model
-
-
-def fit(model, epochs=2, **kwargs):
-    settings = {"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs}
-    return model.fit(*data(), epochs=epochs, **settings)
+from tests.small_fit import compiled, fit, make
 
 
 def state(optimizer):

@@ -1,7 +1,6 @@
 """What `load_rule` refuses, and what it does not run."""
 
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import tensorflow as tf
 
 from keras_l2l import manifest as manifests
 from keras_l2l import rules, saving
-from keras_l2l.saving import RuleFormatError, export_rule, load_rule
+from keras_l2l.saving import RuleFormatError, load_rule
 
 
 def write_variables(path, variables):
@@ -19,25 +18,6 @@ def write_variables(path, variables):
     tf.saved_model.save(module, os.fspath(path / "other"))
     for file in (path / "other" / "variables").iterdir():
         file.replace(path / "variables" / file.name)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    root = tmp_path_factory.mktemp("exported")
-    export_rule(rules.Adam(), root / "adam")
-    export_rule(rules.CoordinatewiseLSTM(units=2), root / "lstm")
-    return root
-
-
-@pytest.fixture
-def adam(exported, tmp_path):
-    """The directory of an exported rule, to be spoiled."""
-    return shutil.copytree(exported / "adam", tmp_path / "adam")
-
-
-@pytest.fixture
-def lstm(exported, tmp_path):
-    return shutil.copytree(exported / "lstm", tmp_path / "lstm")
 
 
 ZERO = np.zeros((), "float32")

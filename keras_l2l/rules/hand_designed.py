@@ -7,6 +7,7 @@ retrace, and learned.
 import keras
 from keras import ops
 
+from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
 
 
@@ -15,11 +16,7 @@ class _HandDesigned(CoordinatewiseRule):
 
     def __init__(self, learning_rate, **kwargs):
         super().__init__(**kwargs)
-        if not learning_rate > 0:
-            raise ValueError(
-                "Argument `learning_rate` must be a positive number. "
-                f"Received: learning_rate={learning_rate}"
-            )
+        checks.positive_numbers(learning_rate=learning_rate)
         self.learning_rate = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(learning_rate),

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_l2l import features
+from keras_l2l import checks, features
 from keras_l2l.rules.base import CoordinatewiseRule
 
 PREPROCESSING = ("log_and_sign", "raw")
@@ -63,18 +63,8 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for argument, value in (("units", units), ("layers", layers)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"Argument `{argument}` must be a positive integer. "
-                    f"Received: {argument}={value}"
-                )
-        for argument, value in (("output_scale", output_scale), ("p", p)):
-            if not value > 0:
-                raise ValueError(
-                    f"Argument `{argument}` must be a positive number. "
-                    f"Received: {argument}={value}"
-                )
+        checks.positive_integers(units=units, layers=layers)
+        checks.positive_numbers(output_scale=output_scale, p=p)
         if preprocessing not in PREPROCESSING:
             raise ValueError(
                 f"Argument `preprocessing` must be one of {PREPROCESSING}. "

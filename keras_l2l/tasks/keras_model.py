@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_l2l import checks
 from keras_l2l.tasks.base import Task
 
 _DEFAULT_BATCH_SIZE = 32  # as in `keras.Model.fit`
@@ -81,11 +82,7 @@ class KerasTask(Task):
         self._examples = _count_examples("dataset", self._data)
         if batch_size is None:
             batch_size = min(first_size, self._examples)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                "Argument `batch_size` must be a positive integer. "
-                f"Received: batch_size={batch_size}"
-            )
+        checks.positive_integers(batch_size=batch_size, max_batches=max_batches)
         self.batch_size = batch_size
         self._build_model = build_model
         self._model = self._build(seed=0)

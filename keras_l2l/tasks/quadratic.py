@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_l2l import checks
 from keras_l2l.tasks.base import Task
 
 _INITIAL_STDDEV = 0.01  # as in the authors' released code
@@ -27,15 +28,7 @@ class Quadratic(Task):
 
     def __init__(self, dimensions=10, functions=1, dtype="float32"):
         super().__init__(f"quadratic-{dimensions}")
-        for argument, value in (
-            ("dimensions", dimensions),
-            ("functions", functions),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"Argument `{argument}` must be a positive integer. "
-                    f"Received: {argument}={value}"
-                )
+        checks.positive_integers(dimensions=dimensions, functions=functions)
         self.dimensions = dimensions
         self.functions = functions
         self.dtype = dtype
