@@ -133,7 +133,7 @@ class MetaTrainer(keras.Model):
         """
         super().compile(optimizer=optimizer)
         self.optimizer.build(self.rule.trainable_variables)
-        self._apply_function = tf.function(self._apply)
+        self._apply_function = tf.function(self._apply, autograph=False)
 
     def fit(
         self,
@@ -206,6 +206,7 @@ class MetaTrainer(keras.Model):
             steps=steps_per_epoch,
         )
         self.stop_training = False
+        self._best = _Best()
         callbacks.on_train_begin()
         first_epoch, path = 0, None
         if backup_dir is not None:
@@ -213,6 +214,8 @@ class MetaTrainer(keras.Model):
             if path.exists():
                 first_epoch = self._restore(path)
         for epoch in range(first_epoch, epochs):
+            if self.stop_training:
+                break
             callbacks.on_epoch_begin(epoch)
             logs = self._run_epoch(steps_per_epoch, callbacks)
             if validation_tasks and (epoch + 1) % validation_freq == 0:
@@ -223,8 +226,6 @@ class MetaTrainer(keras.Model):
             callbacks.on_epoch_end(epoch, logs)
             if path is not None:
                 self._back_up(path, epoch + 1)
-            if self.stop_training:
-                break
         if restore_best and self._best.weights is not None:
             self.rule.set_weights(self._best.weights)
         callbacks.on_train_end()
@@ -294,7 +295,7 @@ class MetaTrainer(keras.Model):
         key = (task, horizon)
         if key not in self._validation_functions:
 
-            @tf.function
+            @tf.function(autograph=False)
             def validate(carry, weights):
                 _, trajectory = unroll(self.rule, task, carry, horizon)
                 losses = tf.cast(trajectory.losses, tf.float32)
@@ -317,6 +318,7 @@ class MetaTrainer(keras.Model):
             {
                 "settings": self._settings(),
                 "epoch": next_epoch,
+                "stopped": self.stop_training,
                 "history": self.history.history,
                 "epochs": self.history.epoch,
                 "best": {"loss": self._best.loss, "arrays": len(best)},
@@ -346,6 +348,8 @@ class MetaTrainer(keras.Model):
             next(arrays) for _ in range(best["arrays"])
         ] or None
         self._outer_loop.restore(arrays, document["outer_loop"])
+        # A callback that ended the run has ended it for good.
+        self.stop_training = document["stopped"]
         self.history.history = document["history"]
         self.history.epoch = document["epochs"]
         return document["epoch"]

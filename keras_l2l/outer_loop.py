@@ -173,7 +173,8 @@ class OuterLoop:
         slot.position, slot.limit = 0, math.inf
 
     def _unroll_function(self, task):
-        @tf.function
+        # As in Keras's own training: no conversion of Python control flow.
+        @tf.function(autograph=False)
         def unroll_once(carry, limit, weights, seed):
             losses, gradients, carry = self.estimator(
                 self.rule, task, carry, weights, seed

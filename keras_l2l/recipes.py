@@ -31,6 +31,9 @@ class Stage:
         decay_epochs: Integer. After so many epochs of a cosine the rate would
             be a hundredth of the first.
         validation_freq: Integer. In epochs.
+        ramp: Float. The weights of the meta-loss are multiplied by this power
+            of the share of its unroll that each step ends, so that an unroll
+            is judged by where it leads, not by how fast.
     """
 
     unroll: int = 20
@@ -40,6 +43,7 @@ class Stage:
     learning_rate: float = 1e-3
     decay_epochs: int = 20
     validation_freq: int = 1
+    ramp: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +104,11 @@ _RECIPES = {
                 Stage(unroll=20, epochs=40, decay_epochs=80, validation_freq=4),
                 Stage(
                     unroll=100,
-                    optimizees=1,
-                    epochs=30,
+                    epochs=26,
                     steps_per_epoch=20,
-                    learning_rate=2e-3,
-                    decay_epochs=30,
-                    validation_freq=3,
+                    decay_epochs=26,
+                    validation_freq=4,
+                    ramp=2.0,
                 ),
             ),
             horizon=200,
@@ -281,7 +284,7 @@ def _make_trainer(rule, task, recipe, stage, seed):
         horizon=recipe.horizon,
         unroll=stage.unroll,
         optimizees=stage.optimizees,
-        loss_weights=_loss_weights(recipe),
+        loss_weights=_loss_weights(recipe, stage),
         estimator=TruncatedBackpropagation(
             coordinate_share=recipe.coordinate_share
         ),
@@ -298,9 +301,10 @@ def _make_trainer(rule, task, recipe, stage, seed):
     return trainer
 
 
-def _loss_weights(recipe):
+def _loss_weights(recipe, stage):
     """Array `[horizon]` of mean one."""
-    if recipe.loss_weights == "equal":
-        return np.ones(recipe.horizon)
-    steps = np.arange(1, recipe.horizon + 1)
-    return steps / steps.mean()
+    steps = np.arange(recipe.horizon)
+    weights = ((steps % stage.unroll + 1) / stage.unroll) ** stage.ramp
+    if recipe.loss_weights == "linear":
+        weights = weights * (steps + 1)
+    return weights / weights.mean()

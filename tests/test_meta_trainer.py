@@ -250,6 +250,22 @@ def test_resume_gives_the_same_numbers(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_run_that_a_callback_stopped_stays_stopped(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    for callbacks in ([Stop()], []):
+        history = _trainer().fit(
+            epochs=4,
+            steps_per_epoch=1,
+            callbacks=callbacks,
+            verbose=0,
+            backup_dir=tmp_path,
+        )
+        assert history.epoch == [0, 1]
+
+
 SCRIPT = """
 import sys, numpy as np, keras
 from keras_l2l import MetaTrainer, rules, tasks
