@@ -14,7 +14,6 @@ from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_trainer import MetaTrainer
 from keras_l2l.tasks.base import episode_seed
 
-_FINAL_RATE = 0.01  # of the first
 _SCORE_SEEDS = 10
 
 
@@ -25,25 +24,32 @@ class Stage:
     Attributes:
         unroll: Integer. Inner steps in an outer step.
         optimizees: Integer. Optimizees in an outer step.
+        loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
+            `"linear"`, proportional to t, which counts the end of an episode
+            for more than its beginning; or `"ends"`, which grow with the cube
+            of the position in an unroll, so that an unroll is judged by where
+            it leads and not by how fast, and from unroll to unroll by half of
+            the first.
         epochs: Integer.
         steps_per_epoch: Integer. Outer steps in an epoch.
         learning_rate: Float. First rate of the meta-optimizer, Adam.
-        decay_epochs: Integer. After so many epochs of a cosine the rate would
-            be a hundredth of the first.
-        validation_freq: Integer. In epochs.
-        ramp: Float. The weights of the meta-loss are multiplied by this power
-            of the share of its unroll that each step ends, so that an unroll
-            is judged by where it leads, not by how fast.
+        decay_epochs: Integer. Length of a cosine along which the rate decays.
+        final_rate: Float. The rate at the end of the cosine over the first.
+        validation_freq: Integer. In epochs. The stage ends with the best
+            meta-parameters. 0 has no validation, and ends with the last.
+        seed: Integer, added to the recipe's for the episodes of this stage.
     """
 
     unroll: int = 20
     optimizees: int = 2
+    loss_weights: str = "equal"
     epochs: int = 20
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
     decay_epochs: int = 20
+    final_rate: float = 0.01
     validation_freq: int = 1
-    ramp: float = 0.0
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +64,8 @@ class Recipe:
         task: String, the name of a function or class of `keras_l2l.tasks`.
         task_arguments: Dict, its arguments.
         horizon: Integer. Inner steps in an episode.
-        stages: Tuple of `Stage`s. Each starts with the best
-            meta-parameters of the one before.
-        loss_weights: `"equal"`, or `"linear"`: w_t proportional to t, which
-            counts the end of an episode for more than its beginning.
+        stages: Tuple of `Stage`s. Each starts with the meta-parameters with
+            which the one before ended.
         coordinate_share: Float, see `TruncatedBackpropagation`.
         global_clipnorm: Float. Largest norm of a meta-gradient.
         validation_episodes: Integer.
@@ -78,7 +82,6 @@ class Recipe:
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(),)
     horizon: int = 100
-    loss_weights: str = "equal"
     coordinate_share: float = 1.0
     global_clipnorm: float = 1.0
     validation_episodes: int = 8
@@ -99,20 +102,47 @@ _RECIPES = {
             rule_arguments={"units": 20, "layers": 2, "output_scale": 0.1},
             task="mnist_mlp",
             # Short unrolls find a rule that trains at all; left alone, they
-            # would go on to make it greedy. Long ones make it patient.
+            # make it greedy. Long ones, and then their ends, make it patient.
             stages=(
-                Stage(unroll=20, epochs=40, decay_epochs=80, validation_freq=4),
+                Stage(
+                    loss_weights="linear",
+                    epochs=37,
+                    decay_epochs=80,
+                    validation_freq=0,
+                ),
                 Stage(
                     unroll=100,
-                    epochs=26,
+                    loss_weights="linear",
+                    epochs=4,
+                    steps_per_epoch=100,
+                    decay_epochs=4,
+                    final_rate=0.02,
+                    validation_freq=0,
+                    seed=77,
+                ),
+                Stage(
+                    unroll=100,
+                    loss_weights="ends",
+                    epochs=4,
+                    steps_per_epoch=30,
+                    learning_rate=5e-4,
+                    decay_epochs=4,
+                    final_rate=0.02,
+                    validation_freq=0,
+                    seed=77,
+                ),
+                Stage(
+                    unroll=100,
+                    loss_weights="ends",
+                    epochs=18,
                     steps_per_epoch=20,
-                    decay_epochs=26,
-                    validation_freq=4,
-                    ramp=2.0,
+                    learning_rate=5e-4,
+                    decay_epochs=18,
+                    validation_freq=0,
+                    seed=78,
                 ),
             ),
             horizon=200,
-            loss_weights="linear",
             coordinate_share=0.25,
         ),
         Recipe(
@@ -194,21 +224,21 @@ def run(
     task = make_task(recipe)
     losses = []
     for index, stage in enumerate(recipe.stages):
-        trainer = _make_trainer(rule, task, recipe, stage, recipe.seed + index)
+        trainer = _make_trainer(rule, task, recipe, stage)
         history = trainer.fit(
             epochs=stage.epochs,
             steps_per_epoch=stage.steps_per_epoch,
             # Fresh optimizees on the training data: the test data stay unseen.
-            validation_task=task,
+            validation_task=task if stage.validation_freq else None,
             validation_episodes=recipe.validation_episodes,
-            validation_freq=stage.validation_freq,
+            validation_freq=stage.validation_freq or 1,
             callbacks=callbacks,
             verbose=verbose,
             backup_dir=output_dir / f"backup-{index + 1}",
         )
         losses += history.history.get("val_loss", [])
     scores = score(rule, recipe)
-    if losses:  # None in fewer epochs than the period of validation.
+    if losses:
         scores["validation_loss"] = min(losses)
     path = output_dir / recipe.name
     rule.export(
@@ -277,23 +307,23 @@ def _changed(recipe, epochs, steps_per_epoch, seed):
     )
 
 
-def _make_trainer(rule, task, recipe, stage, seed):
+def _make_trainer(rule, task, recipe, stage):
     trainer = MetaTrainer(
         rule,
         task,
         horizon=recipe.horizon,
         unroll=stage.unroll,
         optimizees=stage.optimizees,
-        loss_weights=_loss_weights(recipe, stage),
+        loss_weights=_loss_weights(recipe.horizon, stage),
         estimator=TruncatedBackpropagation(
             coordinate_share=recipe.coordinate_share
         ),
-        seed=seed,
+        seed=recipe.seed + stage.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(
         stage.learning_rate,
         stage.decay_epochs * stage.steps_per_epoch,
-        alpha=_FINAL_RATE,
+        alpha=stage.final_rate,
     )
     trainer.compile(
         keras.optimizers.Adam(rate, global_clipnorm=recipe.global_clipnorm)
@@ -301,10 +331,14 @@ def _make_trainer(rule, task, recipe, stage, seed):
     return trainer
 
 
-def _loss_weights(recipe, stage):
+def _loss_weights(horizon, stage):
     """Array `[horizon]` of mean one."""
-    steps = np.arange(recipe.horizon)
-    weights = ((steps % stage.unroll + 1) / stage.unroll) ** stage.ramp
-    if recipe.loss_weights == "linear":
-        weights = weights * (steps + 1)
+    step = np.arange(horizon)
+    if stage.loss_weights == "linear":
+        weights = step + 1.0
+    elif stage.loss_weights == "ends":
+        unroll, position = np.divmod(step, stage.unroll)
+        weights = ((position + 1) / stage.unroll) ** 3 * (1 + unroll / 2)
+    else:
+        weights = np.ones(horizon)
     return weights / weights.mean()
