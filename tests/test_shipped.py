@@ -95,7 +95,11 @@ def test_a_recipe_runs_resumes_and_scores(tmp_path):
 def test_lstm_mnist_beats_every_tuned_baseline(steps):
     """On held-out images, by more than two standard errors, 10 seeds."""
     comparison = evaluation.compare(
-        presets.load("lstm-mnist"), tasks.mnist_mlp(), steps=steps, seeds=10
+        presets.load("lstm-mnist"),
+        tasks.mnist_mlp(),
+        steps=steps,
+        seeds=10,
+        seed=1,
     )
     _, *baselines = comparison.summaries()
     assert {b.optimizer for b in baselines} == set(evaluation.BASELINES)
