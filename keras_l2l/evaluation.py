@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from keras_l2l import checks, rules
 from keras_l2l.comparison import Comparison, Record
@@ -14,7 +13,7 @@ from keras_l2l.rules import UpdateRule
 from keras_l2l.sweep import SELECTION, final_score, sweep
 from keras_l2l.tasks import Task
 from keras_l2l.tasks.base import episode_seed
-from keras_l2l.unroll import start, unpack, unroll
+from keras_l2l.unroll import compile_unroll, start, unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +240,8 @@ class _Episodes:
         self.counter = counter or _Counter(None, 0)
         self._lengths = np.diff([0, *recorded]).tolist()
         self._functions = {
-            length: self._function(length) for length in self._lengths
+            length: compile_unroll(rule, task, length)
+            for length in self._lengths
         }
 
     def run(self, seed, test=True):
@@ -250,7 +250,7 @@ class _Episodes:
         losses, test_losses = [], []
         for length in self._lengths:
             carry, part = self._functions[length](carry)
-            *before, last = part.numpy().astype("float64")
+            *before, last = part.losses.numpy().astype("float64")
             losses += before  # The last is the first of the next part.
             if test:
                 test_losses.append(self._test(carry))
@@ -259,14 +259,6 @@ class _Episodes:
     def _test(self, carry):
         parameters = unpack(self.rule, self.task, carry.parameters)
         return self.task.test_loss(parameters, carry.model_state)
-
-    def _function(self, length):
-        @tf.function
-        def train(carry):
-            carry, trajectory = unroll(self.rule, self.task, carry, length)
-            return carry, trajectory.losses
-
-        return train
 
 
 def _records(optimizer, learning_rate, episodes, seeds):

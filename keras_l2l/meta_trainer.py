@@ -16,7 +16,7 @@ from keras_l2l.meta_gradient import (
 from keras_l2l.outer_loop import OuterLoop
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.tasks.base import Task, episode_seed
-from keras_l2l.unroll import start, unroll
+from keras_l2l.unroll import compile_unroll, start
 
 _BACKUP_NAME = "backup.npz"
 
@@ -294,16 +294,12 @@ class MetaTrainer(keras.Model):
         """The meta-loss of one whole episode."""
         key = (task, horizon)
         if key not in self._validation_functions:
-
-            @tf.function(autograph=False)
-            def validate(carry, weights):
-                _, trajectory = unroll(self.rule, task, carry, horizon)
-                losses = tf.cast(trajectory.losses, tf.float32)
-                return tf.reduce_mean(weights * losses[1:])
-
-            self._validation_functions[key] = validate
+            self._validation_functions[key] = compile_unroll(
+                self.rule, task, horizon
+            )
         carry = start(self.rule, task, seed)
-        return float(self._validation_functions[key](carry, weights))
+        _, trajectory = self._validation_functions[key](carry)
+        return float(np.mean(weights * trajectory.losses[1:].numpy()))
 
     def _apply(self, gradients):
         self.optimizer.apply(gradients, self.rule.trainable_variables)
@@ -360,6 +356,7 @@ class MetaTrainer(keras.Model):
         del config["name"]  # Keras counts it up within a process.
         return {
             "rule": config,
+            "optimizer": type(self.optimizer).__name__,
             "variables": [
                 list(v.shape)
                 for v in self.rule.variables + self.optimizer.variables

@@ -1,5 +1,6 @@
 """The inner loop: everything that trains an optimizee calls it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -59,10 +60,34 @@ def start(rule, task, seed):
     )
 
 
+def compile_unroll(rule, task, steps):
+    """`unroll` as a graph, with one trace for all seeds.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`.
+        steps: Integer. Number of inner steps.
+
+    Returns:
+        Function from a `Carry` to a `Carry` and a `Trajectory`, without
+        gradients.
+    """
+
+    # As in Keras's own training: no conversion of Python control flow.
+    return tf.function(
+        functools.partial(unroll, rule, task, steps=steps), autograph=False
+    )
+
+
 def unroll(
-    rule, task, carry, steps, record_gradients=False, differentiable=False,
+    rule,
+    task,
+    carry,
+    steps,
+    record_gradients=False,
+    differentiable=False,
     second_derivatives=False,
-):  # fmt: skip
+):
     """Trains an optimizee for some inner steps.
 
     Args:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import L2LOptimizer, presets, tasks
-from keras_l2l.unroll import start, unroll
+from keras_l2l.unroll import compile_unroll, start
 from tests import components
 
 SEED = 7
@@ -37,8 +37,9 @@ def _fit(task, rule, build_model, loss, steps):
 
 
 def _unroll(task, rule, steps):
-    carry = start(rule, task, SEED)
-    _, trajectory = unroll(rule, task, carry, steps)
+    # As a graph, which is what `fit` runs: an eager step rounds otherwise, and
+    # a hundred steps of training amplify that to 3e-3.
+    _, trajectory = compile_unroll(rule, task, steps)(start(rule, task, SEED))
     return trajectory.losses[:steps]
 
 
@@ -53,42 +54,19 @@ def test_fit_gives_the_losses_of_unroll(name):
 
 
 @components.needs_mnist
-@pytest.mark.parametrize(
-    ("dtype", "steps"), [("float32", 20), ("float64", 100)]
-)
-def test_fit_with_the_preset_gives_the_losses_of_unroll(dtype, steps):
-    """In float32 for as long as training has not amplified the rounding."""
-
+def test_fit_with_the_preset_gives_the_losses_of_unroll():
     def build_model():
-        def dense(units, activation=None):
-            normal = keras.initializers.RandomNormal
-            return keras.layers.Dense(
-                units,
-                activation,
-                kernel_initializer=normal(stddev=0.01),
-                bias_initializer=normal(stddev=0.01),
-                dtype=dtype,
-            )
-
         return keras.Sequential(
             [
-                keras.Input((784,), dtype=dtype),
-                dense(20, "sigmoid"),
-                dense(10),
+                keras.Input((784,)),
+                keras.layers.Dense(20, activation="sigmoid"),
+                keras.layers.Dense(10),
             ]
         )
 
-    preset = presets.load("lstm-mnist")
-    rule = type(preset).from_config({**preset.get_config(), "dtype": dtype})
-    rule.set_weights(preset.get_weights())
-    loss = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=True, dtype=dtype
-    )
-    images, labels = tasks.mnist_mlp()._data
-    task = tasks.KerasTask(
-        build_model, (tf.cast(images, dtype), labels), loss, batch_size=128
-    )
-    received = _fit(task, rule, build_model, loss, steps)
-    expected = _unroll(task, rule, steps)
+    task = tasks.mnist_mlp()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    received = _fit(task, "lstm-mnist", build_model, loss, 100)
+    expected = _unroll(task, presets.load("lstm-mnist"), 100)
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
-    assert received[-1] < 0.7 * received[0]
+    assert received[-1] < 0.5 * received[0]

@@ -146,7 +146,7 @@ class KerasTask(Task):
         def test_loss(parameters, model_state, batch):
             return self._run(parameters, model_state, batch, training=False)[0]
 
-        return tf.function(test_loss, reduce_retracing=True)
+        return tf.function(test_loss, reduce_retracing=True, autograph=False)
 
     def _run(self, parameters, model_state, batch, training):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
