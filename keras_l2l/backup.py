@@ -47,11 +47,17 @@ def read(path):
     """
     try:
         # Opened here, as NumPy leaves a file open that it cannot read.
-        with open(path, "rb") as file, np.load(file) as named:
-            document = json.loads(named[_DOCUMENT].tobytes())
-            arrays = [
-                named[f"array_{index}"] for index in range(len(named.files) - 1)
-            ]
+        with open(path, "rb") as file:
+            # NumPy takes any other file for a pickle, and offers to run it.
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is incomplete, or no backup")
+            file.seek(0)
+            with np.load(file) as named:
+                document = json.loads(named[_DOCUMENT].tobytes())
+                arrays = [
+                    named[f"array_{index}"]
+                    for index in range(len(named.files) - 1)
+                ]
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"The backup {str(path)!r} cannot be read: {error}. Move it away "

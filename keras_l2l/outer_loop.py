@@ -147,6 +147,16 @@ class OuterLoop:
             "horizon": self.horizon,
             "unroll": self.unroll,
             "optimizees": self.optimizees,
+            "loss_weights": self.loss_weights.tolist(),
+            "estimator": {
+                "class_name": type(self.estimator).__name__,
+                **{
+                    name: value
+                    for name, value in vars(self.estimator).items()
+                    if isinstance(value, bool | int | float | str)
+                },
+            },
+            "divergence_limit": self.divergence_limit,
             "seed": self.seed,
         }
 

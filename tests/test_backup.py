@@ -30,6 +30,14 @@ def test_a_failure_while_writing_leaves_the_old_one(tmp_path, monkeypatch):
     assert backup.read(path)[1] == DOCUMENT
 
 
+def test_another_file_is_refused_without_advice_to_unpickle(tmp_path):
+    path = tmp_path / "backup.npz"
+    path.write_bytes(b"no backup")
+    with pytest.raises(ValueError, match="or no backup") as error:
+        backup.read(path)
+    assert "pickle" not in str(error.value)
+
+
 @pytest.mark.parametrize("size", [0, 10, 300])
 def test_a_cut_file_is_refused(tmp_path, size):
     path = tmp_path / "backup.npz"

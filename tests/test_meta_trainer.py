@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import MetaTrainer, backup, rules, tasks
+from keras_l2l.meta_gradient import TruncatedBackpropagation
 from tests import components
 
 
@@ -314,11 +315,22 @@ def test_a_killed_process_resumes_with_the_same_numbers(tmp_path):
             np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_a_backup_of_another_run_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"horizon": 8},
+        {"loss_weights": np.arange(12.0)},
+        {"estimator": TruncatedBackpropagation(coordinate_share=0.5)},
+        {"optimizer": keras.optimizers.Nadam(1e-2)},
+        {"task": tasks.Quadratic(dimensions=4)},
+    ],
+    ids=["horizon", "loss_weights", "estimator", "optimizer", "task"],
+)
+def test_a_backup_of_another_run_is_refused(tmp_path, arguments):
     _train(tmp_path, 1)
     before = (tmp_path / "backup.npz").read_bytes()
     with pytest.raises(ValueError, match="must hold a backup of this run"):
-        _train(tmp_path, 1, horizon=8)
+        _train(tmp_path, 1, **arguments)
     assert (tmp_path / "backup.npz").read_bytes() == before
 
 
