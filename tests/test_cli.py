@@ -11,6 +11,7 @@ from rich.console import Console
 
 from keras_l2l import cli, presets, recipes, report, rules
 from keras_l2l.cli import commands, main
+from keras_l2l.cli.arguments import make_parser
 from keras_l2l.comparison import Comparison, Record
 from keras_l2l.sweep import Sweep
 
@@ -336,3 +337,8 @@ def test_as_a_process(exported):
         check=True,
     )
     assert json.loads(process.stdout)["config"]["units"] == 2
+
+
+def test_the_default_rule_is_the_default_preset():
+    # Written out in the parser, which does not import `presets`.
+    assert make_parser().parse_args(["compare"]).rule == presets.DEFAULT
