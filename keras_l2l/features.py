@@ -27,14 +27,20 @@ def finite(gradient):
     return ops.clip(gradient, -MAX_GRADIENT, MAX_GRADIENT)
 
 
-def log_and_sign(gradient, p=10.0):
+def log_and_sign(gradient, p=10.0, smoothing=0.0):
     """Logarithm and sign of a gradient, the inputs of the 2016 LSTM.
 
     `(log|g| / p, sign g)` where `|g| >= exp(-p)`, else `(-1, exp(p) g)`.
 
+    Both change by their whole range where a gradient crosses zero, and their
+    derivatives, up to `exp(p)`, explode when training is differentiated. With
+    `smoothing` the values are the same, and the derivatives those of
+    `(log √(g² + smoothing²) / p, g / √(g² + smoothing²))`.
+
     Args:
         gradient: Float tensor of shape `[...]`, finite.
         p: Float > 0. Gradients smaller than `exp(-p)` enter linearly.
+        smoothing: Float >= 0. Defaults to `0.0`, the exact derivatives.
 
     Returns:
         Tensor of shape `[..., 2]`.
@@ -43,9 +49,24 @@ def log_and_sign(gradient, p=10.0):
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         appendix A.
     """
-    # The lower clip is `exp(-p)` itself: there the logarithm is -1 by
-    # definition, and its derivative stays finite at zero gradient.
-    magnitude = ops.maximum(ops.abs(gradient), math.exp(-p))
-    logarithm = ops.log(magnitude) / p
-    sign = ops.clip(gradient * math.exp(p), -1.0, 1.0)
-    return ops.stack([logarithm, sign], axis=-1)
+
+    def values(gradient):
+        # The lower clip is `exp(-p)` itself: there the logarithm is -1 by
+        # definition, and its derivative stays finite at zero gradient.
+        magnitude = ops.maximum(ops.abs(gradient), math.exp(-p))
+        logarithm = ops.log(magnitude) / p
+        sign = ops.clip(gradient * math.exp(p), -1.0, 1.0)
+        return ops.stack([logarithm, sign], axis=-1)
+
+    @ops.custom_gradient
+    def smoothed(gradient):
+        def backward(*cotangents, upstream=None):
+            (cotangent,) = cotangents or (upstream,)
+            square = ops.square(gradient) + smoothing**2
+            logarithm = gradient / (p * square)
+            sign = smoothing**2 * ops.rsqrt(square) / square
+            return cotangent[..., 0] * logarithm + cotangent[..., 1] * sign
+
+        return values(gradient), backward
+
+    return smoothed(gradient) if smoothing else values(gradient)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_l2l.second_derivatives import backpropagate
 from keras_l2l.unroll import Carry, unroll
 
 
@@ -64,7 +65,9 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         second_derivatives: Boolean. Whether the gradients of the optimizee
             depend on its parameters for the meta-gradient, too. Needs a
             backward pass through the whole unroll, and second derivatives of
-            the optimizee. Defaults to `False`.
+            the optimizee. Without them a long unroll does not see that a
+            smaller step now leads to other gradients later. See
+            `derivative_smoothing` of `CoordinatewiseLSTM`. Defaults to `False`.
         coordinate_share: Float in (0, 1]. Of a rule with independent
             coordinates the meta-gradient is a sum over coordinates; with less
             than 1 it is estimated, without bias, from a random share of them,
@@ -98,7 +101,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
                 f"coordinate_share={self.coordinate_share}"
             )
         if self.second_derivatives:
-            return _through_everything(rule, task, carry, weights)
+            return Estimate(*backpropagate(rule, task, carry, weights))
         return self._through_the_rule(rule, task, carry, weights, seed)
 
     def _through_the_rule(self, rule, task, carry, weights, seed):
@@ -173,22 +176,6 @@ def _sample(replayed, share, seed):
         )
         sampled.scales.append(tf.cast(count / kept, tf.float32))
     return sampled._replace(state=replayed.state._replace(local=sampled.state))
-
-
-def _through_everything(rule, task, carry, weights):
-    """Backpropagation through the optimizee and its gradients, too."""
-    with tf.GradientTape() as tape:
-        next_carry, trajectory = unroll(
-            rule,
-            task,
-            carry,
-            weights.shape[0],
-            differentiable=True,
-            second_derivatives=True,
-        )
-        losses = trajectory.losses
-        objective = tf.reduce_mean(tf.cast(weights, losses.dtype) * losses[1:])
-    return Estimate(losses, _gradient(tape, objective, rule), next_carry)
 
 
 def _gradient(tape, objective, rule):

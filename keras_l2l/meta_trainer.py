@@ -50,6 +50,10 @@ class MetaTrainer(keras.Model):
         estimator: A `MetaGradientEstimator`. Defaults to `None`,
             `TruncatedBackpropagation()`.
         divergence_limit: Float > 1. Defaults to `1e3`.
+        clipnorm: Float. If set, the meta-gradient of each optimizee is scaled
+            down to this norm before their mean is taken, so that none of
+            them outweighs the others. (That of the meta-optimizer clips the
+            mean.) Defaults to `None`.
         seed: Integer. Seeds all episodes. Defaults to `0`.
         name: String. The name of the model.
 
@@ -77,6 +81,7 @@ class MetaTrainer(keras.Model):
         loss_weights=None,
         estimator=None,
         divergence_limit=1e3,
+        clipnorm=None,
         seed=0,
         name=None,
     ):
@@ -105,6 +110,8 @@ class MetaTrainer(keras.Model):
                 "Argument `divergence_limit` must be greater than 1. "
                 f"Received: divergence_limit={divergence_limit}"
             )
+        if clipnorm is not None:
+            checks.positive_numbers(clipnorm=clipnorm)
         self.rule = rule
         self.horizon = horizon
         self.seed = seed
@@ -118,6 +125,7 @@ class MetaTrainer(keras.Model):
             self._loss_weights,
             estimator,
             float(divergence_limit),
+            clipnorm,
             seed,
         )
         self._best = _Best()

@@ -42,6 +42,7 @@ class OuterLoop:
         loss_weights: Array `[horizon]`, the weights of the meta-loss.
         estimator: A `MetaGradientEstimator`.
         divergence_limit: Float, see `MetaTrainer`.
+        clipnorm: Float or `None`, see `MetaTrainer`.
         seed: Integer.
     """
 
@@ -55,6 +56,7 @@ class OuterLoop:
         loss_weights,
         estimator,
         divergence_limit,
+        clipnorm,
         seed,
     ):
         self.rule = rule
@@ -64,6 +66,7 @@ class OuterLoop:
         self.loss_weights = loss_weights
         self.estimator = estimator
         self.divergence_limit = divergence_limit
+        self.clipnorm = clipnorm
         self.seed = seed
         self._episodes = 0
         self._steps = 0
@@ -157,6 +160,7 @@ class OuterLoop:
                 },
             },
             "divergence_limit": self.divergence_limit,
+            "clipnorm": self.clipnorm,
             "seed": self.seed,
         }
 
@@ -196,6 +200,8 @@ class OuterLoop:
             healthy = tf.reduce_all(losses <= limit)
             for gradient in gradients:
                 healthy &= tf.reduce_all(tf.math.is_finite(gradient))
+            if self.clipnorm is not None:
+                gradients, _ = tf.clip_by_global_norm(gradients, self.clipnorm)
             meta_loss = tf.reduce_mean(weights * losses[1:])
             return meta_loss, gradients, carry, limit, ~healthy
 

@@ -26,13 +26,13 @@ class Stage:
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
             `"linear"`, proportional to t, which counts the end of an episode
-            for more than its beginning; or `"ends"`, which grow with the cube
-            of the position in an unroll, so that an unroll is judged by where
-            it leads and not by how fast, and from unroll to unroll by half of
-            the first.
+            for more than its beginning; or `"quadratic"`, to t².
+        second_derivatives: Boolean, see `TruncatedBackpropagation`.
+        coordinate_share: Float, see `TruncatedBackpropagation`.
         epochs: Integer.
         steps_per_epoch: Integer. Outer steps in an epoch.
         learning_rate: Float. First rate of the meta-optimizer, Adam.
+        beta_2: Float, of the meta-optimizer.
         decay_epochs: Integer. Length of a cosine along which the rate decays.
         final_rate: Float. The rate at the end of the cosine over the first.
         validation_freq: Integer. In epochs. The stage ends with the best
@@ -43,9 +43,12 @@ class Stage:
     unroll: int = 20
     optimizees: int = 2
     loss_weights: str = "equal"
+    second_derivatives: bool = False
+    coordinate_share: float = 1.0
     epochs: int = 20
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
+    beta_2: float = 0.999
     decay_epochs: int = 20
     final_rate: float = 0.01
     validation_freq: int = 1
@@ -66,8 +69,7 @@ class Recipe:
         horizon: Integer. Inner steps in an episode.
         stages: Tuple of `Stage`s. Each starts with the meta-parameters with
             which the one before ended.
-        coordinate_share: Float, see `TruncatedBackpropagation`.
-        global_clipnorm: Float. Largest norm of a meta-gradient.
+        clipnorm: Float, see `MetaTrainer`.
         validation_episodes: Integer.
         seed: Integer. Of the rule's initialisation and of all episodes.
         score_steps: Tuple of integers. The inner steps after which the
@@ -82,8 +84,7 @@ class Recipe:
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(),)
     horizon: int = 100
-    coordinate_share: float = 1.0
-    global_clipnorm: float = 1.0
+    clipnorm: float = 1.0
     validation_episodes: int = 8
     seed: int = 0
     score_steps: tuple[int, ...] = (100, 200)
@@ -99,51 +100,40 @@ _RECIPES = {
                 "trained on their MNIST optimizee."
             ),
             rule="CoordinatewiseLSTM",
-            rule_arguments={"units": 20, "layers": 2, "output_scale": 0.1},
+            rule_arguments={
+                "units": 20,
+                "layers": 2,
+                "output_scale": 0.1,
+                "derivative_smoothing": 1e-3,
+            },
             task="mnist_mlp",
-            # Short unrolls find a rule that trains at all; left alone, they
-            # make it greedy. Long ones, and then their ends, make it patient.
+            # Short unrolls find a rule that trains at all, but a greedy one.
+            # Only derivatives through a whole episode, those of the
+            # optimizee's gradients included, show it what patience brings.
             stages=(
                 Stage(
                     loss_weights="linear",
-                    epochs=37,
+                    coordinate_share=0.25,
+                    epochs=24,
                     decay_epochs=80,
                     validation_freq=0,
                 ),
                 Stage(
-                    unroll=100,
-                    loss_weights="linear",
-                    epochs=4,
-                    steps_per_epoch=100,
-                    decay_epochs=4,
+                    unroll=200,
+                    optimizees=4,
+                    loss_weights="quadratic",
+                    second_derivatives=True,
+                    epochs=16,
+                    steps_per_epoch=5,
+                    learning_rate=3e-4,
+                    beta_2=0.99,
+                    decay_epochs=16,
                     final_rate=0.02,
-                    validation_freq=0,
-                    seed=77,
-                ),
-                Stage(
-                    unroll=100,
-                    loss_weights="ends",
-                    epochs=4,
-                    steps_per_epoch=30,
-                    learning_rate=5e-4,
-                    decay_epochs=4,
-                    final_rate=0.02,
-                    validation_freq=0,
-                    seed=77,
-                ),
-                Stage(
-                    unroll=100,
-                    loss_weights="ends",
-                    epochs=18,
-                    steps_per_epoch=20,
-                    learning_rate=5e-4,
-                    decay_epochs=18,
-                    validation_freq=0,
-                    seed=78,
+                    validation_freq=1,
+                    seed=1,
                 ),
             ),
             horizon=200,
-            coordinate_share=0.25,
         ),
         Recipe(
             name="lstm-digits",
@@ -316,8 +306,10 @@ def _make_trainer(rule, task, recipe, stage):
         optimizees=stage.optimizees,
         loss_weights=_loss_weights(recipe.horizon, stage),
         estimator=TruncatedBackpropagation(
-            coordinate_share=recipe.coordinate_share
+            second_derivatives=stage.second_derivatives,
+            coordinate_share=stage.coordinate_share,
         ),
+        clipnorm=recipe.clipnorm,
         seed=recipe.seed + stage.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(
@@ -325,20 +317,13 @@ def _make_trainer(rule, task, recipe, stage):
         stage.decay_epochs * stage.steps_per_epoch,
         alpha=stage.final_rate,
     )
-    trainer.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=recipe.global_clipnorm)
-    )
+    trainer.compile(keras.optimizers.Adam(rate, beta_2=stage.beta_2))
     return trainer
 
 
 def _loss_weights(horizon, stage):
     """Array `[horizon]` of mean one."""
     step = np.arange(horizon)
-    if stage.loss_weights == "linear":
-        weights = step + 1.0
-    elif stage.loss_weights == "ends":
-        unroll, position = np.divmod(step, stage.unroll)
-        weights = ((position + 1) / stage.unroll) ** 3 * (1 + unroll / 2)
-    else:
-        weights = np.ones(horizon)
+    power = {"equal": 0, "linear": 1, "quadratic": 2}[stage.loss_weights]
+    weights = (step + 1.0) ** power
     return weights / weights.mean()

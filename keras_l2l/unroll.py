@@ -86,7 +86,6 @@ def unroll(
     steps,
     record_gradients=False,
     differentiable=False,
-    second_derivatives=False,
 ):
     """Trains an optimizee for some inner steps.
 
@@ -99,25 +98,10 @@ def unroll(
             Defaults to `False`.
         differentiable: Boolean. Unrolls in Python, for an outer
             `GradientTape`: a longer graph. Defaults to `False`.
-        second_derivatives: Boolean. Whether an outer tape sees how the
-            gradients depend on the parameters. Defaults to `False`.
 
     Returns:
         Tuple `(carry, trajectory)`: a `Carry` and a `Trajectory`.
     """
-
-    def step(carry):
-        loss, gradients, model_state = loss_and_gradients(
-            rule, task, carry, second_derivatives
-        )
-        updates, rule_state = rule(
-            gradients, carry.parameters, carry.rule_state
-        )
-        parameters = [p + u for p, u in zip(carry.parameters, updates)]
-        carry = Carry(
-            parameters, model_state, rule_state, carry.step + 1, carry.seed
-        )
-        return carry, loss, gradients
 
     def record(arrays, index, loss, gradients):
         values = [loss, *(gradients if record_gradients else ())]
@@ -126,7 +110,7 @@ def unroll(
         ]
 
     def body(index, carry, arrays):
-        carry, loss, gradients = step(carry)
+        carry, loss, gradients = inner_step(rule, task, carry)
         return index + 1, carry, record(arrays, index, loss, gradients)
 
     state = (tf.constant(0), carry, _arrays(carry, steps, record_gradients))
@@ -150,14 +134,38 @@ def unroll(
     return carry, Trajectory(losses, gradients if record_gradients else None)
 
 
-def loss_and_gradients(rule, task, carry, second_derivatives=False):
+def inner_step(rule, task, carry, second_derivatives=False):
+    """One step of an optimizee's training.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`.
+        carry: A `Carry`.
+        second_derivatives: Boolean. Whether an outer tape sees how the
+            gradients depend on the parameters. Defaults to `False`.
+
+    Returns:
+        Tuple `(carry, loss, gradients)`: the next `Carry`, and the loss and
+        its gradients before the step.
+    """
+    loss, gradients, model_state = loss_and_gradients(rule, task, carry)
+    if not second_derivatives:
+        gradients = [tf.stop_gradient(gradient) for gradient in gradients]
+    updates, rule_state = rule(gradients, carry.parameters, carry.rule_state)
+    parameters = [p + u for p, u in zip(carry.parameters, updates)]
+    carry = Carry(
+        parameters, model_state, rule_state, carry.step + 1, carry.seed
+    )
+    return carry, loss, gradients
+
+
+def loss_and_gradients(rule, task, carry):
     """The loss of an optimizee on the batch of its next step.
 
     Args:
         rule: An `UpdateRule`.
         task: A `Task`.
         carry: A `Carry`.
-        second_derivatives: Boolean. See `unroll`. Defaults to `False`.
 
     Returns:
         Tuple `(loss, gradients, model_state)`: a scalar, a list of tensors
@@ -179,9 +187,7 @@ def loss_and_gradients(rule, task, carry, second_derivatives=False):
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
     ]
-    if not second_derivatives:
-        gradients = [tf.stop_gradient(gradient) for gradient in gradients]
-    return tf.cast(loss, _loss_dtype(carry)), gradients, list(model_state)
+    return tf.cast(loss, loss_dtype(carry)), gradients, list(model_state)
 
 
 def unpack(rule, task, parameters):
@@ -219,7 +225,7 @@ def _is_packed(rule, task):
 
 def _arrays(carry, steps, record_gradients):
     """Tensor arrays for the losses and the gradients."""
-    specs = [((), _loss_dtype(carry))]
+    specs = [((), loss_dtype(carry))]
     if record_gradients:
         specs += [(p.shape, p.dtype) for p in carry.parameters]
     return [
@@ -228,7 +234,14 @@ def _arrays(carry, steps, record_gradients):
     ]
 
 
-def _loss_dtype(carry):
-    """float64 where the parameters are, else float32."""
+def loss_dtype(carry):
+    """The dtype of the losses: float64 where the parameters are, else float32.
+
+    Args:
+        carry: A `Carry`.
+
+    Returns:
+        A `tf.DType`.
+    """
     is_double = any(p.dtype == tf.float64 for p in carry.parameters)
     return tf.float64 if is_double else tf.float32

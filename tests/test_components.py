@@ -24,6 +24,7 @@ ORDER = (
     "optimizer",
     "tasks",
     "unroll",
+    "second_derivatives",
     "meta_gradient",
     "outer_loop",
     "backup",

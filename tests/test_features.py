@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_l2l import features
@@ -41,4 +42,27 @@ def test_log_and_sign_is_the_papers_formula(p):
 def test_log_and_sign_of_zero():
     np.testing.assert_array_equal(
         features.log_and_sign(np.zeros(2, "float32")), [[-1, 0], [-1, 0]]
+    )
+
+
+def test_smoothing_changes_the_derivatives_and_no_value():
+    gradient = np.array([-1.0, -1e-3, -1e-6, 0.0, 1e-5, 2e-3, 0.5], "float64")
+    p, smoothing, cotangent = 10.0, 1e-2, np.array([0.7, -1.3])
+    with tf.GradientTape() as tape:
+        x = tf.constant(gradient)
+        tape.watch(x)
+        values = features.log_and_sign(x, p, smoothing)
+        objective = tf.reduce_sum(values * cotangent)
+    np.testing.assert_array_equal(values, features.log_and_sign(gradient, p))
+
+    def smoothed(g):
+        root = np.sqrt(g**2 + smoothing**2)
+        return np.stack([np.log(root) / p, g / root], -1) @ cotangent
+
+    step = 1e-6
+    expected = (smoothed(gradient + step) - smoothed(gradient - step)) / (
+        2 * step
+    )
+    np.testing.assert_allclose(
+        tape.gradient(objective, x), expected, rtol=1e-5, atol=1e-5
     )

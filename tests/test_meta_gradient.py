@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from keras_l2l import rules, tasks
 from keras_l2l.meta_gradient import TruncatedBackpropagation
-from keras_l2l.unroll import start, unroll
+from keras_l2l.second_derivatives import backpropagate
+from keras_l2l.unroll import inner_step, loss_and_gradients, start, unroll
 from tests import components
 
 STEPS = 5
@@ -139,6 +140,43 @@ def test_second_derivatives_through_a_keras_model():
 
     expected = (objective(0.31) - objective(0.29)) / 0.02
     assert float(estimate.gradients[0]) == pytest.approx(expected, rel=1e-2)
+
+
+def _python_tape_with_second_derivatives(rule, task, carry, weights):
+    variables = [v.value for v in rule.trainable_variables]
+    objective = 0.0
+    with tf.GradientTape() as tape:
+        for t, weight in enumerate([0.0, *weights.numpy()]):
+            if t > 0:
+                carry, _, _ = inner_step(rule, task, carry, True)
+            loss, _, _ = loss_and_gradients(rule, task, carry)
+            objective += weight * loss / len(weights)
+    return tape.gradient(
+        objective,
+        variables,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+@pytest.mark.parametrize("task_name", ["KerasTask-mlp", "KerasTask-convnet"])
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_second_derivatives_equal_one_tape(task_name, in_segments):
+    task = components.TASKS[task_name]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    losses, gradients, last = backpropagate(
+        rule,
+        task,
+        carry,
+        WEIGHTS,
+        **({"memory_budget": 1} if in_segments else {}),
+    )
+    expected_last, trajectory = unroll(rule, task, carry, STEPS)
+    np.testing.assert_allclose(losses, trajectory.losses, rtol=1e-5)
+    for a, b in zip(tf.nest.flatten(last), tf.nest.flatten(expected_last)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    expected = _python_tape_with_second_derivatives(rule, task, carry, WEIGHTS)
+    assert _relative_difference(gradients, expected) < 1e-4
 
 
 def test_a_share_of_the_coordinates_is_unbiased():

@@ -84,6 +84,27 @@ def test_keras_callbacks(tmp_path):
     assert float(trainer.optimizer.learning_rate) == pytest.approx(2.5e-3)
 
 
+def test_clipnorm_bounds_the_meta_gradient_of_each_optimizee():
+    task = tasks.Quadratic(dimensions=3)
+    before = _trainer(task=task).rule.get_weights()
+
+    def change(clipnorm):
+        trainer = _trainer(
+            task=task,
+            optimizees=2,
+            clipnorm=clipnorm,
+            optimizer=keras.optimizers.SGD(1.0),
+        )
+        trainer.fit(steps_per_epoch=1, verbose=0)
+        after = trainer.rule.get_weights()
+        return np.concatenate([np.ravel(a - b) for a, b in zip(after, before)])
+
+    assert np.linalg.norm(change(None)) > 1e-2
+    assert 0 < np.linalg.norm(change(1e-3)) < 1.0001e-3
+    with pytest.raises(ValueError, match="`clipnorm` must be a positive"):
+        change(0.0)
+
+
 def test_early_stopping_stops():
     trainer = _trainer(optimizer=keras.optimizers.SGD(1e-12))
     history = trainer.fit(

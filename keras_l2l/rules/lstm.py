@@ -28,6 +28,10 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
             Defaults to `"log_and_sign"`.
         p: Float > 0, of `"log_and_sign"`: gradients smaller than `exp(-p)`
             enter linearly. Defaults to `10.0`.
+        derivative_smoothing: Float >= 0, of `"log_and_sign"`. Smooths the
+            derivative of the preprocessing, not its values, for gradients up
+            to about this size. Without it, meta-gradients with second
+            derivatives explode over long unrolls. Defaults to `0.0`.
         kernel_initializer: Initializer of the kernels of the LSTM layers,
             each `[inputs + units, 4 * units]`.
             Defaults to `"glorot_uniform"`.
@@ -57,6 +61,7 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
         output_scale=0.1,
         preprocessing="log_and_sign",
         p=10.0,
+        derivative_smoothing=0.0,
         kernel_initializer="glorot_uniform",
         output_initializer="glorot_uniform",
         seed=None,
@@ -70,11 +75,17 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
                 f"Argument `preprocessing` must be one of {PREPROCESSING}. "
                 f"Received: preprocessing={preprocessing!r}"
             )
+        if not derivative_smoothing >= 0.0:
+            raise ValueError(
+                "Argument `derivative_smoothing` must be zero or a positive "
+                f"number. Received: derivative_smoothing={derivative_smoothing}"
+            )
         self.units = units
         self.layers = layers
         self.output_scale = float(output_scale)
         self.preprocessing = preprocessing
         self.p = float(p)
+        self.derivative_smoothing = float(derivative_smoothing)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
         self.seed = seed
@@ -117,7 +128,9 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
 
     def update_coordinates(self, gradient, parameter, state, shared):
         if self.preprocessing == "log_and_sign":
-            output = features.log_and_sign(gradient, self.p)  # [N, 2]
+            output = features.log_and_sign(  # [N, 2]
+                gradient, self.p, self.derivative_smoothing
+            )
         else:
             output = ops.expand_dims(gradient, -1)  # [N, 1]
         next_state = {}
@@ -144,6 +157,7 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
             "output_scale": self.output_scale,
             "preprocessing": self.preprocessing,
             "p": self.p,
+            "derivative_smoothing": self.derivative_smoothing,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),
