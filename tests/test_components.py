@@ -21,6 +21,8 @@ ORDER = (
     "saving",
     "presets",
     "rule_config",
+    "blocks",
+    "strategies",
     "optimizer",
     "tasks",
     "unroll",
