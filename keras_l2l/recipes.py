@@ -26,9 +26,13 @@ class Stage:
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
             `"linear"`, proportional to t, which counts the end of an episode
-            for more than its beginning; or `"quadratic"`, to t².
+            for more than its beginning; `"quadratic"`, to t²; or `"ends"`,
+            which grow with the cube of the position in an unroll, so that an
+            unroll is judged by where it leads and not by how fast, and from
+            unroll to unroll by half of the first.
         second_derivatives: Boolean, see `TruncatedBackpropagation`.
         coordinate_share: Float, see `TruncatedBackpropagation`.
+        clipnorm: Float or `None`, see `MetaTrainer`.
         epochs: Integer.
         steps_per_epoch: Integer. Outer steps in an epoch.
         learning_rate: Float. First rate of the meta-optimizer, Adam.
@@ -45,6 +49,7 @@ class Stage:
     loss_weights: str = "equal"
     second_derivatives: bool = False
     coordinate_share: float = 1.0
+    clipnorm: float | None = None
     epochs: int = 20
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
@@ -69,7 +74,7 @@ class Recipe:
         horizon: Integer. Inner steps in an episode.
         stages: Tuple of `Stage`s. Each starts with the meta-parameters with
             which the one before ended.
-        clipnorm: Float, see `MetaTrainer`.
+        global_clipnorm: Float. Largest norm of a mean meta-gradient.
         validation_episodes: Integer.
         seed: Integer. Of the rule's initialisation and of all episodes.
         score_steps: Tuple of integers. The inner steps after which the
@@ -84,7 +89,7 @@ class Recipe:
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(),)
     horizon: int = 100
-    clipnorm: float = 1.0
+    global_clipnorm: float = 1.0
     validation_episodes: int = 8
     seed: int = 0
     score_steps: tuple[int, ...] = (100, 200)
@@ -107,44 +112,65 @@ _RECIPES = {
                 "derivative_smoothing": 1e-3,
             },
             task="mnist_mlp",
-            # Short unrolls find a rule that trains at all, but a greedy one.
-            # Only derivatives through a whole episode, those of the
-            # optimizee's gradients included, show it what patience brings.
+            # Short unrolls find a rule that trains at all; left alone, they
+            # make it greedy. Long ones, and then their ends, make it patient.
+            # What patience brings, only derivatives through a whole episode
+            # show, those of the optimizee's gradients included.
             stages=(
                 Stage(
                     loss_weights="linear",
                     coordinate_share=0.25,
-                    epochs=24,
+                    epochs=37,
                     decay_epochs=80,
                     validation_freq=0,
                 ),
                 Stage(
-                    unroll=200,
-                    optimizees=4,
-                    loss_weights="quadratic",
-                    second_derivatives=True,
-                    epochs=16,
-                    steps_per_epoch=5,
-                    learning_rate=3e-4,
-                    beta_2=0.99,
-                    decay_epochs=16,
+                    unroll=100,
+                    loss_weights="linear",
+                    coordinate_share=0.25,
+                    epochs=4,
+                    steps_per_epoch=100,
+                    decay_epochs=4,
                     final_rate=0.02,
-                    validation_freq=1,
-                    seed=1,
+                    validation_freq=0,
+                    seed=77,
+                ),
+                Stage(
+                    unroll=100,
+                    loss_weights="ends",
+                    coordinate_share=0.25,
+                    epochs=4,
+                    steps_per_epoch=30,
+                    learning_rate=5e-4,
+                    decay_epochs=4,
+                    final_rate=0.02,
+                    validation_freq=0,
+                    seed=77,
+                ),
+                Stage(
+                    unroll=100,
+                    loss_weights="ends",
+                    coordinate_share=0.25,
+                    epochs=18,
+                    steps_per_epoch=20,
+                    learning_rate=5e-4,
+                    decay_epochs=18,
+                    validation_freq=0,
+                    seed=78,
                 ),
                 Stage(
                     unroll=200,
                     optimizees=4,
                     loss_weights="quadratic",
                     second_derivatives=True,
-                    epochs=16,
+                    clipnorm=1.0,
+                    epochs=12,
                     steps_per_epoch=5,
                     learning_rate=3e-4,
                     beta_2=0.99,
-                    decay_epochs=16,
-                    final_rate=0.02,
-                    validation_freq=1,
-                    seed=2,
+                    decay_epochs=12,
+                    final_rate=0.05,
+                    seed=100,
                 ),
             ),
             horizon=200,
@@ -323,7 +349,7 @@ def _make_trainer(rule, task, recipe, stage):
             second_derivatives=stage.second_derivatives,
             coordinate_share=stage.coordinate_share,
         ),
-        clipnorm=recipe.clipnorm,
+        clipnorm=stage.clipnorm,
         seed=recipe.seed + stage.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(
@@ -331,13 +357,23 @@ def _make_trainer(rule, task, recipe, stage):
         stage.decay_epochs * stage.steps_per_epoch,
         alpha=stage.final_rate,
     )
-    trainer.compile(keras.optimizers.Adam(rate, beta_2=stage.beta_2))
+    trainer.compile(
+        keras.optimizers.Adam(
+            rate,
+            beta_2=stage.beta_2,
+            global_clipnorm=recipe.global_clipnorm,
+        )
+    )
     return trainer
 
 
 def _loss_weights(horizon, stage):
     """Array `[horizon]` of mean one."""
     step = np.arange(horizon)
-    power = {"equal": 0, "linear": 1, "quadratic": 2}[stage.loss_weights]
-    weights = (step + 1.0) ** power
+    if stage.loss_weights == "ends":
+        unroll, position = np.divmod(step, stage.unroll)
+        weights = ((position + 1) / stage.unroll) ** 3 * (1 + unroll / 2)
+    else:
+        power = {"equal": 0, "linear": 1, "quadratic": 2}[stage.loss_weights]
+        weights = (step + 1.0) ** power
     return weights / weights.mean()

@@ -11,11 +11,8 @@ from keras_l2l.unroll import (
     unroll,
 )
 
-# Bytes of recorded carries above which an unroll is recorded in segments.
-MEMORY_BUDGET = 4 * 2**30
 
-
-def backpropagate(rule, task, carry, weights, memory_budget=MEMORY_BUDGET):
+def backpropagate(rule, task, carry, weights, memory_budget):
     """Backpropagation through an unroll, one inner step at a time.
 
     A forward loop records the carry before each step. A backward loop runs
@@ -31,7 +28,7 @@ def backpropagate(rule, task, carry, weights, memory_budget=MEMORY_BUDGET):
         carry: A `Carry`.
         weights: Tensor `[T]` of static shape. Weights of the losses after
             each of the steps; the meta-loss is their weighted mean.
-        memory_budget: Integer, in bytes. Defaults to 4 GiB.
+        memory_budget: Integer, in bytes.
 
     Returns:
         Tuple `(losses, gradients, carry)`: tensor `[T + 1]`, list of tensors,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import rules, tasks
+from keras_l2l import meta_gradient, rules, tasks
 from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.second_derivatives import backpropagate
 from keras_l2l.unroll import inner_step, loss_and_gradients, start, unroll
@@ -61,6 +61,26 @@ def test_equals_an_outer_tape(task_name, rule_name):
     losses, expected = _outer_tape(rule, task, carry, WEIGHTS)
     np.testing.assert_allclose(estimate.losses, losses, rtol=1e-5)
     assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
+@pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
+@pytest.mark.parametrize("rule_name", ["CoordinatewiseLSTM", "Adam"])
+def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
+    task = components.TASKS["KerasTask-convnet"]()
+    rule = components.RULES[rule_name]()
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    (size,) = [p.shape.num_elements() for p in carry.parameters]
+    # Room for 7 coordinates, of which the last block is not full.
+    small = 7 * STEPS * meta_gradient._tape_bytes(rule)
+    assert size % 7
+
+    def gradients(memory_budget):
+        estimator = TruncatedBackpropagation(
+            coordinate_share=coordinate_share, memory_budget=memory_budget
+        )
+        return estimator(rule, task, carry, WEIGHTS, SEED).gradients
+
+    assert _relative_difference(gradients(small), gradients(2**30)) < 1e-5
 
 
 def test_equals_an_outer_tape_where_the_rule_reads_parameters():
@@ -169,7 +189,7 @@ def test_second_derivatives_equal_one_tape(task_name, in_segments):
         task,
         carry,
         WEIGHTS,
-        **({"memory_budget": 1} if in_segments else {}),
+        memory_budget=1 if in_segments else 2**30,
     )
     expected_last, trajectory = unroll(rule, task, carry, STEPS)
     np.testing.assert_allclose(losses, trajectory.losses, rtol=1e-5)
