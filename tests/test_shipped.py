@@ -80,18 +80,7 @@ def test_a_recipe_runs_resumes_and_scores(tmp_path):
 
 @pytest.mark.large
 @components.needs_mnist
-@pytest.mark.parametrize(
-    "steps",
-    [
-        100,
-        pytest.param(
-            200,
-            marks=pytest.mark.xfail(
-                strict=True, reason="level with a tuned NAG after 200 steps"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("steps", [100, 200])
 def test_lstm_mnist_beats_every_tuned_baseline(steps):
     """On held-out images, by more than two standard errors, 10 seeds."""
     comparison = evaluation.compare(
