@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 from keras import tree
 
+from keras_l2l.compiled import compile_rule
 from keras_l2l.rules import RuleState
 
 # A rule's network has some hundred numbers for each coordinate in flight.
@@ -49,7 +50,9 @@ def update_in_blocks(
             tree.map_structure(tf.cast, values, dtypes.local[i])
             for i, values in zip(indices, local)
         ]
-        received, state = rule(gradients, parameters, RuleState(local, shared))
+        received, state = compile_rule(rule)(
+            gradients, parameters, RuleState(local, shared)
+        )
         return [u * tf.cast(learning_rate, u.dtype) for u in received], state
 
     def step_on(indices):

@@ -239,17 +239,14 @@ class _Episodes:
         self.recorded = recorded
         self.counter = counter or _Counter(None, 0)
         self._lengths = np.diff([0, *recorded]).tolist()
-        self._functions = {
-            length: compile_unroll(rule, task, length)
-            for length in self._lengths
-        }
+        self._unroll = compile_unroll(rule, task)
 
     def run(self, seed, test=True):
         """Arrays `(losses, test_losses)` of one seed, float64."""
         carry = start(self.rule, self.task, seed)
         losses, test_losses = [], []
         for length in self._lengths:
-            carry, part = self._functions[length](carry)
+            carry, part = self._unroll(carry, length)
             *before, last = part.losses.numpy().astype("float64")
             losses += before  # The last is the first of the next part.
             if test:

@@ -1,15 +1,14 @@
 """Estimators of the gradient of the meta-loss."""
 
 import abc
-import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_l2l import checks
-from keras_l2l.rules import RuleState
+from keras_l2l.replay import Recorded, record, replay, sample, tape_bytes
 from keras_l2l.second_derivatives import backpropagate
-from keras_l2l.unroll import Carry, unroll
+from keras_l2l.unroll import Carry, is_packed, unroll
 
 
 class Estimate(NamedTuple):
@@ -17,10 +16,11 @@ class Estimate(NamedTuple):
 
     Attributes:
         losses: Tensor `[steps + 1]`, of the optimizee before each step of the
-            unroll and after the last.
+            unroll and after the last; `[steps + 1, K]` of `K` optimizees.
         gradients: List of tensors, one for each of
             `rule.trainable_variables`: the gradient of the meta-loss, which
-            is the mean over the steps of w_t times the loss after the step.
+            is the mean over the steps of w_t times the loss after the step,
+            summed over the optimizees that contribute.
         carry: The `Carry` after the unroll.
     """
 
@@ -32,19 +32,37 @@ class Estimate(NamedTuple):
 class MetaGradientEstimator(abc.ABC):
     """Base class of the estimators of the meta-gradient."""
 
+    def capacity(self, rule, task, steps):
+        """How many optimizees an estimate should train side by side.
+
+        Args:
+            rule: An `UpdateRule`.
+            task: A `Task`.
+            steps: Integer. Inner steps of an unroll.
+
+        Returns:
+            An integer. Defaults to 1, which is always right.
+        """
+        return 1
+
     @abc.abstractmethod
-    def __call__(self, rule, task, carry, weights, seed):
-        """Unrolls an optimizee and estimates the gradient of the meta-loss.
+    def __call__(self, rule, task, carry, weights, seed, contributes=None):
+        """Unrolls optimizees and estimates the gradient of the meta-loss.
 
         Runs inside a `tf.function`.
 
         Args:
             rule: An `UpdateRule`.
-            task: A `Task`.
+            task: A `Task`; or a `SideBySide` of at most `capacity` optimizees.
             carry: A `Carry`.
             weights: Tensor `[steps]` of static shape, the weights w_t of the
-                losses after each of the steps.
+                losses after each of the steps; `[steps, K]` of `K`
+                optimizees.
             seed: Integer tensor `[2]`, for estimators that draw.
+            contributes: Function from the losses of the estimate to a
+                boolean, or booleans `[K]`. The gradient leaves out those of
+                `K` optimizees for which it is false. Defaults to `None`: all
+                contribute.
 
         Returns:
             An `Estimate`.
@@ -59,10 +77,12 @@ class TruncatedBackpropagation(MetaGradientEstimator):
 
         dL/dφ = Σ_t w_t ⟨∇f(θ_t), dθ_t/dφ⟩,
 
-    and each ∇f(θ_t) is a gradient that the inner loop computes anyway. So the
-    optimizee is trained forwards first, its gradients recorded; then the
-    *rule alone* is run again on the recorded gradients, under a tape. Nothing
-    is ever differentiated twice, and no activation of the optimizee is kept.
+    and each ∇f(θ_t) is a gradient that the inner loop computes anyway. So a
+    tape records the *rule alone*: nothing is ever differentiated twice, and
+    no activation of the optimizee is kept. Where that fits in memory, it is
+    one pass. Else the optimizee is trained forwards first, its gradients
+    recorded, and the rule is run again on these, in blocks of coordinates or
+    on a share of them.
 
     Args:
         second_derivatives: Boolean. Whether the gradients of the optimizee
@@ -108,7 +128,14 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         self.coordinate_share = float(coordinate_share)
         self.memory_budget = memory_budget
 
-    def __call__(self, rule, task, carry, weights, seed):
+    def capacity(self, rule, task, steps):
+        # Rules of other kinds would need a state for each optimizee.
+        if self.second_derivatives or not _is_stackable(rule, task):
+            return 1
+        room = self.memory_budget // tape_bytes(rule, steps)
+        return max(1, room // _coordinates(task))
+
+    def __call__(self, rule, task, carry, weights, seed, contributes=None):
         if self.coordinate_share < 1.0 and rule.independent != "coordinates":
             raise ValueError(
                 "Argument `coordinate_share` must be 1.0 for a rule whose "
@@ -119,196 +146,41 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             return Estimate(
                 *backpropagate(rule, task, carry, weights, self.memory_budget)
             )
-        return self._through_the_rule(rule, task, carry, weights, seed)
-
-    def _through_the_rule(self, rule, task, carry, weights, seed):
+        if contributes is None:
+            contributes = _all_contribute
         steps = weights.shape[0]
+        size = sum(p.shape.num_elements() for p in carry.parameters)
+        fits = size * tape_bytes(rule, steps) <= self.memory_budget
+        if self.coordinate_share == 1.0 and (
+            fits or rule.independent != "coordinates"
+        ):
+            return Estimate(*record(rule, task, carry, weights, contributes))
         next_carry, trajectory = unroll(
             rule, task, carry, steps, record_gradients=True
         )
-        replayed = _Replayed(
+        kept = tf.cast(contributes(trajectory.losses), weights.dtype)
+        recorded = Recorded(
             trajectory.gradients,
             carry.parameters,
             carry.rule_state,
+            weights * kept,
             [1.0] * len(carry.parameters),
         )
         if self.coordinate_share < 1.0:
-            replayed = _sample(replayed, self.coordinate_share, seed)
-        gradients = None
-        for part, block_size in _parts(
-            rule, replayed, self.memory_budget, steps
-        ):
-            if block_size is None:
-                more = _gradient(rule, part, weights)
-            else:
-                more = _gradient_in_blocks(rule, part, weights, block_size)
-            gradients = (
-                more
-                if gradients is None
-                else [a + b for a, b in zip(gradients, more)]
-            )
+            recorded = sample(recorded, self.coordinate_share, seed)
+        gradients = replay(rule, recorded, self.memory_budget)
         return Estimate(trajectory.losses, gradients, next_carry)
 
 
-class _Replayed(NamedTuple):
-    """What the rule is run on again.
-
-    Attributes:
-        gradients: List of tensors `[T + 1, …]`.
-        parameters: List of tensors, before the first step.
-        state: The `RuleState` before the first step.
-        scales: List of floats: coordinates in all / coordinates here.
-    """
-
-    gradients: Any
-    parameters: Any
-    state: Any
-    scales: Any
+def _all_contribute(losses):
+    return tf.ones(losses.shape[1:], tf.bool)
 
 
-def _replay(rule, replayed, weights):
-    """Scalar whose gradient is that of the meta-loss: Σ_t w_t ⟨∇f_t, θ_t⟩."""
-    gradients, parameters, state, scales = replayed
-    steps = weights.shape[0]
-    objective = 0.0
-    for t in range(steps):
-        updates, state = rule([g[t] for g in gradients], parameters, state)
-        parameters = [p + u for p, u in zip(parameters, updates)]
-        for gradient, parameter, scale in zip(gradients, parameters, scales):
-            product = tf.reduce_sum(gradient[t + 1] * parameter)
-            objective += scale * weights[t] * tf.cast(product, weights.dtype)
-    return objective / steps
+def _is_stackable(rule, task):
+    """Whether optimizees side by side are just more coordinates."""
+    shared = rule.initial_state([tf.zeros([1])]).shared
+    return is_packed(rule, task) and not tf.nest.flatten(shared)
 
 
-def _gradient(rule, replayed, weights):
-    with tf.GradientTape() as tape:
-        objective = _replay(rule, replayed, weights)
-    return tape.gradient(
-        objective,
-        [v.value for v in rule.trainable_variables],
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-
-
-def _parts(rule, replayed, memory_budget, steps):
-    """What is replayed together: everything, where it fits or must be.
-
-    Yields pairs of a `_Replayed` and a block size, `None` for no blocks.
-    """
-    sizes = [p.shape.num_elements() for p in replayed.parameters]
-    if rule.independent != "coordinates":
-        yield replayed, None
-        return
-    block_size = max(1, memory_budget // (steps * _tape_bytes(rule)))
-    if sum(sizes) <= block_size:
-        yield replayed, None
-        return
-    for index, size in enumerate(sizes):
-        part = _Replayed(
-            [replayed.gradients[index]],
-            [replayed.parameters[index]],
-            RuleState([replayed.state.local[index]], replayed.state.shared),
-            [replayed.scales[index]],
-        )
-        yield part, block_size if size > block_size else None
-
-
-def _gradient_in_blocks(rule, replayed, weights, block_size):
-    """The gradient of one parameter's coordinates, summed block by block."""
-    (gradient,), (parameter,), state, scales = replayed
-    size = parameter.shape.num_elements()
-    blocks = math.ceil(size / block_size)
-    block_size = math.ceil(size / blocks)
-    # Coordinates without gradient add nothing to the meta-gradient.
-    padding = blocks * block_size - size
-
-    def pad(tensor, axis):
-        widths = [[0, 0] for _ in tensor.shape]
-        widths[axis][1] = padding
-        return tf.pad(tensor, widths)
-
-    gradient = pad(tf.reshape(gradient, [gradient.shape[0], size]), 1)
-    parameter = pad(tf.reshape(parameter, [size]), 0)
-    local = tf.nest.map_structure(lambda s: pad(s, 0), state.local[0])
-
-    def body(block, gradients):
-        begin = block * block_size
-        part = slice(begin, begin + block_size)
-        # The slices have static shapes, which the products profit from.
-        more = _gradient(
-            rule,
-            _Replayed(
-                [_fixed(gradient[:, part], 1, block_size)],
-                [_fixed(parameter[part], 0, block_size)],
-                RuleState(
-                    [
-                        tf.nest.map_structure(
-                            lambda s: _fixed(s[part], 0, block_size), local
-                        )
-                    ],
-                    state.shared,
-                ),
-                scales,
-            ),
-            weights,
-        )
-        return block + 1, [a + b for a, b in zip(gradients, more)]
-
-    _, gradients = tf.while_loop(
-        lambda block, _: block < blocks,
-        body,
-        (tf.constant(0), [tf.zeros_like(v) for v in rule.trainable_variables]),
-        parallel_iterations=1,
-    )
-    return gradients
-
-
-def _fixed(tensor, axis, size):
-    shape = tensor.shape.as_list()
-    shape[axis] = size
-    return tf.ensure_shape(tensor, shape)
-
-
-def _tape_bytes(rule):
-    """Bytes that a tape keeps of a step of one coordinate, at most.
-
-    Those of all intermediate results of the rule's graph.
-    """
-    spec = tf.TensorSpec([1], rule.compute_dtype)
-
-    def step(gradient):
-        parameters = [tf.zeros_like(gradient)]
-        return rule([gradient], parameters, rule.initial_state(parameters))
-
-    graph = tf.function(step, autograph=False).get_concrete_function(spec).graph
-    outputs = [output for op in graph.get_operations() for output in op.outputs]
-    return sum(
-        output.shape.num_elements() * output.dtype.size
-        for output in outputs
-        if output.dtype.is_floating
-        and output.shape.rank
-        and output.shape[0] == 1
-    )
-
-
-def _sample(replayed, share, seed):
-    """A random share of the coordinates, drawn without replacement."""
-    sampled = _Replayed([], [], [], [])
-    parts = zip(*replayed[:2], replayed.state.local)
-    for index, (gradient, parameter, state) in enumerate(parts):
-        count = parameter.shape.num_elements()
-        kept = math.ceil(share * count)
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed + index
-        )
-        chosen = order[:kept]
-        flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
-        sampled.gradients.append(tf.gather(flat, chosen, axis=1))
-        sampled.parameters.append(
-            tf.gather(tf.reshape(parameter, [-1]), chosen)
-        )
-        sampled.state.append(
-            tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)  # noqa: B023
-        )
-        sampled.scales.append(count / kept)
-    return sampled._replace(state=replayed.state._replace(local=sampled.state))
+def _coordinates(task):
+    return sum(spec.shape.num_elements() for spec in task.parameter_specs)

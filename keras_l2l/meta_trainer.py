@@ -300,13 +300,10 @@ class MetaTrainer(keras.Model):
 
     def _validate(self, task, horizon, seed, weights):
         """The meta-loss of one whole episode."""
-        key = (task, horizon)
-        if key not in self._validation_functions:
-            self._validation_functions[key] = compile_unroll(
-                self.rule, task, horizon
-            )
+        if task not in self._validation_functions:
+            self._validation_functions[task] = compile_unroll(self.rule, task)
         carry = start(self.rule, task, seed)
-        _, trajectory = self._validation_functions[key](carry)
+        _, trajectory = self._validation_functions[task](carry, horizon)
         return float(np.mean(weights * trajectory.losses[1:].numpy()))
 
     def _apply(self, gradients):
@@ -386,7 +383,7 @@ class _Best:
 
 
 class _Functions(dict):
-    """`tf.function`s by task and horizon, a dict that Keras does not track."""
+    """`tf.function`s by task, a dict that Keras does not track."""
 
 
 def _task_list(argument, tasks):

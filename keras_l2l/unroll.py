@@ -1,21 +1,27 @@
 """The inner loop: everything that trains an optimizee calls it."""
 
-import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_l2l.compiled import compile_rule
+from keras_l2l.side_by_side import SideBySide
+
 
 class Carry(NamedTuple):
-    """One optimizee in training: all that goes from step to step.
+    """An optimizee in training: all that goes from step to step.
+
+    Or `K` optimizees side by side (see `SideBySide`).
 
     Attributes:
         parameters: List of tensors, as the rule sees them: for a rule with
-            independent coordinates one vector `[N]` of all coordinates.
-        model_state: List of tensors (batch-norm statistics, dropout seeds).
+            independent coordinates one vector `[N]` of all coordinates, those
+            of one optimizee after those of another.
+        model_state: List of tensors (batch-norm statistics, dropout seeds),
+            `[K, …]` for `K` optimizees.
         rule_state: The rule's `RuleState`.
-        step: Scalar integer tensor. Inner steps done.
-        seed: Scalar integer tensor. The episode's seed.
+        step: Integer tensor, a scalar or `[K]`. Inner steps done.
+        seed: Integer tensor, a scalar or `[K]`. The episode's seed.
     """
 
     parameters: list[Any]
@@ -29,7 +35,8 @@ class Trajectory(NamedTuple):
     """What an unroll of `T` steps saw, at θ_0 … θ_T.
 
     Attributes:
-        losses: Tensor `[T + 1]`, before each update and after the last.
+        losses: Tensor `[T + 1]`, or `[T + 1, K]` of `K` optimizees, before
+            each update and after the last.
         gradients: List of tensors `[T + 1, …]`, one for each of the carry's
             parameters; `None` unless asked for.
     """
@@ -43,8 +50,9 @@ def start(rule, task, seed):
 
     Args:
         rule: An `UpdateRule`.
-        task: A `Task`.
+        task: A `Task`, or a `SideBySide`.
         seed: Integer in [0, 2³¹). Fixes the initialisation and all batches.
+            Of a `SideBySide`, a list of them.
 
     Returns:
         A `Carry`.
@@ -55,28 +63,29 @@ def start(rule, task, seed):
         parameters=parameters,
         model_state=list(model_state),
         rule_state=rule.initial_state(parameters),
-        step=tf.constant(0, tf.int32),
+        step=tf.zeros_like(seed, tf.int32),
         seed=tf.constant(seed, tf.int32),
     )
 
 
-def compile_unroll(rule, task, steps):
-    """`unroll` as a graph, with one trace for all seeds.
+def compile_unroll(rule, task):
+    """`unroll` as a graph, with one trace for all seeds and all lengths.
 
     Args:
         rule: An `UpdateRule`.
         task: A `Task`.
-        steps: Integer. Number of inner steps.
 
     Returns:
-        Function from a `Carry` to a `Carry` and a `Trajectory`, without
-        gradients.
+        Function from a `Carry` and a number of inner steps to a `Carry` and a
+        `Trajectory`, without gradients.
     """
 
     # As in Keras's own training: no conversion of Python control flow.
-    return tf.function(
-        functools.partial(unroll, rule, task, steps=steps), autograph=False
-    )
+    @tf.function(autograph=False)
+    def run(carry, steps):
+        return unroll(rule, task, carry, steps)
+
+    return lambda carry, steps: run(carry, tf.constant(steps, tf.int32))
 
 
 def unroll(
@@ -93,7 +102,7 @@ def unroll(
         rule: An `UpdateRule`.
         task: A `Task`.
         carry: A `Carry`, from `start` or from the last unroll.
-        steps: Integer. Number of inner steps, `T`.
+        steps: Integer, or scalar integer tensor. Number of inner steps, `T`.
         record_gradients: Boolean. Whether to return the gradients.
             Defaults to `False`.
         differentiable: Boolean. Unrolls in Python, for an outer
@@ -113,7 +122,8 @@ def unroll(
         carry, loss, gradients = inner_step(rule, task, carry)
         return index + 1, carry, record(arrays, index, loss, gradients)
 
-    state = (tf.constant(0), carry, _arrays(carry, steps, record_gradients))
+    arrays = _arrays(carry, steps, record_gradients)
+    state = (tf.constant(0), carry, arrays)
     if differentiable:
         for _ in range(steps):
             state = body(*state)
@@ -123,7 +133,6 @@ def unroll(
             body,
             state,
             parallel_iterations=1,
-            maximum_iterations=steps,
         )
     _, carry, arrays = state
     # The loss after the last update, on the batch of the step to come.
@@ -151,7 +160,9 @@ def inner_step(rule, task, carry, second_derivatives=False):
     loss, gradients, model_state = loss_and_gradients(rule, task, carry)
     if not second_derivatives:
         gradients = [tf.stop_gradient(gradient) for gradient in gradients]
-    updates, rule_state = rule(gradients, carry.parameters, carry.rule_state)
+    updates, rule_state = compile_rule(rule)(
+        gradients, carry.parameters, carry.rule_state
+    )
     parameters = [p + u for p, u in zip(carry.parameters, updates)]
     carry = Carry(
         parameters, model_state, rule_state, carry.step + 1, carry.seed
@@ -168,10 +179,11 @@ def loss_and_gradients(rule, task, carry):
         carry: A `Carry`.
 
     Returns:
-        Tuple `(loss, gradients, model_state)`: a scalar, a list of tensors
-        shaped as `carry.parameters`, and the next model state.
+        Tuple `(loss, gradients, model_state)`: a scalar (or `[K]` of `K`
+        optimizees), a list of tensors shaped as `carry.parameters`, and the
+        next model state.
     """
-    batch = task.sample_batch(tf.stack([carry.seed, carry.step]))
+    batch = task.sample_batch(tf.stack([carry.seed, carry.step], -1))
     with tf.GradientTape() as tape:
         tape.watch(carry.parameters)
         loss, model_state = task.loss(
@@ -201,31 +213,45 @@ def unpack(rule, task, parameters):
     Returns:
         List of tensors, as from `task.initial_parameters`.
     """
-    if not _is_packed(rule, task):
+    if not is_packed(rule, task):
         return list(parameters)
-    specs = task.parameter_specs
-    parts = tf.split(parameters[0], [s.shape.num_elements() for s in specs])
+    specs, count = task.parameter_specs, _count(task)
+    sizes = [spec.shape.num_elements() // count for spec in specs]
+    rows = tf.reshape(parameters[0], [count, sum(sizes)])
+    parts = tf.split(rows, sizes, axis=1)
     return [tf.reshape(p, s.shape) for p, s in zip(parts, specs)]
 
 
 def _pack(rule, task, parameters):
-    if not _is_packed(rule, task):
+    if not is_packed(rule, task):
         return list(parameters)
-    return [tf.concat([tf.reshape(p, [-1]) for p in parameters], 0)]
+    rows = [tf.reshape(p, [_count(task), -1]) for p in parameters]
+    return [tf.reshape(tf.concat(rows, 1), [-1])]
 
 
-def _is_packed(rule, task):
+def is_packed(rule, task):
     """Whether the carry holds all coordinates in one vector.
 
     It saves joining and cutting the hidden state at every step.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`.
+
+    Returns:
+        A boolean.
     """
     one_dtype = len({spec.dtype for spec in task.parameter_specs}) == 1
     return rule.independent == "coordinates" and one_dtype
 
 
+def _count(task):
+    return task.count if isinstance(task, SideBySide) else 1
+
+
 def _arrays(carry, steps, record_gradients):
     """Tensor arrays for the losses and the gradients."""
-    specs = [((), loss_dtype(carry))]
+    specs = [(carry.step.shape, loss_dtype(carry))]
     if record_gradients:
         specs += [(p.shape, p.dtype) for p in carry.parameters]
     return [

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import meta_gradient, rules, tasks
+from keras_l2l import rules, tasks
 from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.replay import tape_bytes
 from keras_l2l.second_derivatives import backpropagate
 from keras_l2l.unroll import inner_step, loss_and_gradients, start, unroll
 from tests import components
@@ -71,7 +72,7 @@ def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     (size,) = [p.shape.num_elements() for p in carry.parameters]
     # Room for 7 coordinates, of which the last block is not full.
-    small = 7 * STEPS * meta_gradient._tape_bytes(rule)
+    small = 7 * tape_bytes(rule, STEPS)
     assert size % 7
 
     def gradients(memory_budget):

@@ -154,7 +154,7 @@ def test_weights_save_and_load(tmp_path):
 def test_new_episodes_do_not_retrace():
     trainer = _trainer(optimizees=2)
     trainer.fit(epochs=2, steps_per_epoch=8, verbose=0)
-    (function,) = trainer._outer_loop._functions
+    (function,) = trainer._outer_loop._functions.values()
     assert function.experimental_get_tracing_count() == 1
 
 
@@ -188,8 +188,27 @@ def test_loss_weights_count():
 def test_optimizees_are_spread_over_the_horizon():
     trainer = _trainer(optimizees=3)
     trainer.fit(steps_per_epoch=3, verbose=0)
-    positions = {slot.position for slot in trainer._outer_loop._slots}
-    assert len(positions) == 3
+    (group,) = trainer._outer_loop._groups
+    assert len({place.position for place in group.places}) == 3
+
+
+def test_one_by_one_and_side_by_side_learn_the_same():
+    def train(**arguments):
+        trainer = _trainer(
+            task=components.TASKS["KerasTask-mlp"](), optimizees=5, **arguments
+        )
+        history = trainer.fit(epochs=2, steps_per_epoch=4, verbose=0).history
+        groups = len(trainer._outer_loop._groups)
+        return groups, history["loss"], trainer.rule.get_weights()
+
+    # A norm that is never reached changes nothing, except that each
+    # optimizee's meta-gradient must be known.
+    one_by_one, expected, expected_weights = train(clipnorm=1e9)
+    side_by_side, received, weights = train()
+    assert (one_by_one, side_by_side) == (5, 1)
+    np.testing.assert_allclose(received, expected, rtol=1e-4)
+    for a, b in zip(weights, expected_weights):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
 
 
 class Exploding(tasks.Quadratic):

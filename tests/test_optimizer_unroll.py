@@ -39,7 +39,7 @@ def _fit(task, rule, build_model, loss, steps):
 def _unroll(task, rule, steps):
     # As a graph, which is what `fit` runs: an eager step rounds otherwise, and
     # a hundred steps of training amplify that to 3e-3.
-    _, trajectory = compile_unroll(rule, task, steps)(start(rule, task, SEED))
+    _, trajectory = compile_unroll(rule, task)(start(rule, task, SEED), steps)
     return trajectory.losses[:steps]
 
 

@@ -1,0 +1,173 @@
+"""Several optimizees at once learn what each learns alone."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_l2l import rules, tasks
+from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.replay import tape_bytes
+from keras_l2l.side_by_side import SideBySide
+from keras_l2l.unroll import start, unpack, unroll
+from tests import components
+
+SEEDS = [3, 1, 8]
+STEPS = 4
+WEIGHTS = tf.constant(
+    np.random.default_rng(0).uniform(0.5, 1.5, (STEPS, len(SEEDS))), tf.float32
+)
+SEED = tf.constant([0, 0])
+
+
+def _rule():
+    return components.RULES["CoordinatewiseLSTM"]()
+
+
+def _run(function, *arguments):
+    return tf.function(function, autograph=False)(*arguments)
+
+
+@pytest.mark.parametrize("name", components.task_names())
+def test_each_optimizee_trains_as_alone(name):
+    task, rule = components.TASKS[name](), _rule()
+    together = SideBySide(task, len(SEEDS))
+    with warnings.catch_warnings():
+        # Every kind of model that is tested here is vectorised.
+        warnings.simplefilter("error", UserWarning)
+        carry, trajectory = _run(
+            lambda c: unroll(rule, together, c, STEPS),
+            start(rule, together, SEEDS),
+        )
+    parameters = unpack(rule, together, carry.parameters)
+    for index, seed in enumerate(SEEDS):
+        alone, expected = _run(
+            lambda c: unroll(rule, task, c, STEPS), start(rule, task, seed)
+        )
+        np.testing.assert_allclose(
+            trajectory.losses[:, index], expected.losses, rtol=1e-4
+        )
+        for ours, theirs in zip(
+            [p[index] for p in [*parameters, *carry.model_state]],
+            [*unpack(rule, task, alone.parameters), *alone.model_state],
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def _one_by_one(task, rule, estimator, kept):
+    total = None
+    for index, seed in enumerate(SEEDS):
+        if kept[index]:
+            estimate = estimator(
+                rule, task, start(rule, task, seed), WEIGHTS[:, index], SEED
+            )
+            parts = estimate.gradients
+            total = (
+                parts
+                if total is None
+                else [a + b for a, b in zip(total, parts)]
+            )
+    return np.concatenate([np.ravel(g) for g in total])
+
+
+# In one pass; in two; in blocks that end within an optimizee.
+@pytest.mark.parametrize("way", ["record", "replay", "blocks"])
+@pytest.mark.parametrize("name", ["KerasTask-convnet", "Quadratic-many"])
+def test_the_meta_gradient_is_the_sum_of_those_that_contribute(name, way):
+    task, rule = components.TASKS[name](), _rule()
+    together = SideBySide(task, len(SEEDS))
+    estimator = TruncatedBackpropagation(
+        memory_budget=17 * tape_bytes(rule, STEPS)
+        if way == "blocks"
+        else 2**30,
+        coordinate_share=1.0 if way != "replay" else 1.0 - 1e-9,
+    )
+    kept = [True, False, True]
+    estimate = _run(
+        lambda c: estimator(
+            rule, together, c, WEIGHTS, SEED, lambda _: tf.constant(kept)
+        ),
+        start(rule, together, SEEDS),
+    )
+    received = np.concatenate([np.ravel(g) for g in estimate.gradients])
+    expected = _one_by_one(task, rule, TruncatedBackpropagation(), kept)
+    difference = np.linalg.norm(received - expected)
+    assert difference < 1e-4 * np.linalg.norm(expected)
+
+
+def test_one_that_is_lost_spoils_none_of_the_others():
+    class Lost(tasks.Quadratic):
+        """The optimizee of seed 1 has no number for a loss."""
+
+        def initial_parameters(self, seed):
+            (theta,), state = super().initial_parameters(seed)
+            return [theta], [*state, tf.constant(seed == 1)]
+
+        def loss(self, parameters, model_state, batch):
+            *state, is_lost = model_state
+            loss, _ = super().loss(parameters, state, batch)
+            return tf.where(is_lost, np.nan, 1.0) * loss, model_state
+
+    rule, task = _rule(), Lost(3)
+    together = SideBySide(task, len(SEEDS))
+    estimate = _run(
+        lambda c: TruncatedBackpropagation()(
+            rule,
+            together,
+            c,
+            WEIGHTS,
+            SEED,
+            lambda losses: tf.reduce_all(tf.math.is_finite(losses), 0),
+        ),
+        start(rule, together, SEEDS),
+    )
+    received = np.concatenate([np.ravel(g) for g in estimate.gradients])
+    expected = _one_by_one(
+        task, rule, TruncatedBackpropagation(), [True, False, True]
+    )
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_what_cannot_be_vectorised_runs_one_by_one(monkeypatch):
+    def refuse(*_):
+        raise NotImplementedError("no converter for this operation")
+
+    monkeypatch.setattr(tf, "vectorized_map", refuse)
+    task, rule = components.TASKS["KerasTask-mlp"](), _rule()
+    together = SideBySide(task, len(SEEDS))
+    with pytest.warns(UserWarning, match="cannot vectorise"):
+        _, trajectory = _run(
+            lambda c: unroll(rule, together, c, STEPS),
+            start(rule, together, SEEDS),
+        )
+    for index, seed in enumerate(SEEDS):
+        _, expected = unroll(rule, task, start(rule, task, seed), STEPS)
+        np.testing.assert_allclose(
+            trajectory.losses[:, index], expected.losses, rtol=1e-4
+        )
+
+
+def test_capacity_is_what_fits_the_budget():
+    task, rule = components.TASKS["KerasTask-mlp"](), _rule()
+    size = sum(s.shape.num_elements() for s in task.parameter_specs)
+
+    def capacity(rule, budget, **arguments):
+        estimator = TruncatedBackpropagation(memory_budget=budget, **arguments)
+        return estimator.capacity(rule, task, STEPS)
+
+    one = size * tape_bytes(rule, STEPS)
+    assert [capacity(rule, n) for n in (1, one, 5 * one)] == [1, 1, 5]
+    assert capacity(rule, 5 * one, second_derivatives=True) == 1
+    # Its step count would have to be one for each optimizee.
+    assert capacity(rules.Adam(), 2**30) == 1
+
+
+def test_the_dtype_of_the_model_may_be_any():
+    keras.config.set_dtype_policy("float32")
+    task = tasks.Quadratic(dimensions=3, dtype="float64")
+    rule = rules.CoordinatewiseLSTM(units=2, dtype="float64", seed=0)
+    together = SideBySide(task, 2)
+    _, trajectory = unroll(rule, together, start(rule, together, [1, 2]), 2)
+    assert trajectory.losses.dtype == tf.float64
