@@ -1,11 +1,8 @@
 """A rule's step on variables in blocks, so that its temporaries stay small."""
 
-import math
-
 import tensorflow as tf
 from keras import tree
 
-from keras_l2l.compiled import compile_rule
 from keras_l2l.rules import RuleState
 
 # A rule's network has some hundred numbers for each coordinate in flight.
@@ -50,9 +47,7 @@ def update_in_blocks(
             tree.map_structure(tf.cast, values, dtypes.local[i])
             for i, values in zip(indices, local)
         ]
-        received, state = compile_rule(rule)(
-            gradients, parameters, RuleState(local, shared)
-        )
+        received, state = rule(gradients, parameters, RuleState(local, shared))
         return [u * tf.cast(learning_rate, u.dtype) for u in received], state
 
     def step_on(indices):
@@ -77,18 +72,17 @@ def update_in_blocks(
         gradient = tf.reshape(gradients[index], [-1])
         parameter = tf.reshape(tf.convert_to_tensor(variable), [-1])
         first = _size(variable) % block_size or block_size
-        blocks = math.ceil(_size(variable) / block_size)
+        blocks = _size(variable) // block_size - (first == block_size)
 
         def step_on_block(begin, size):
-            part = slice(begin, begin + size)
             # Gathered and scattered: assigning to a slice of a variable that
             # has been read would copy the whole of it, for each block.
-            rows = tf.range(begin, begin + size)
+            rows = begin + tf.range(size)
             (update,), state = step(
                 [index],
-                [gradient[part]],
-                [parameter[part]],
-                [tree.map_structure(lambda s: tf.gather(s, rows), slot)],
+                [tf.slice(gradient, [begin], [size])],
+                [tf.slice(parameter, [begin], [size])],
+                [tree.map_structure(lambda s: _gather(s, rows, size), slot)],
             )
             tree.map_structure(
                 lambda s, value: s.scatter_update(
@@ -101,22 +95,25 @@ def update_in_blocks(
 
         # The first block is the odd one, so that those of the loop are alike.
         update, next_shared = step_on_block(0, first)
-        parts = tf.TensorArray(
-            update.dtype, size=blocks, infer_shape=False, element_shape=[None]
-        ).write(0, update)
 
         def body(block, parts):
-            begin = first + (block - 1) * block_size
-            update, _ = step_on_block(begin, block_size)
-            return block + 1, parts.write(block, update)
+            part, _ = step_on_block(first + block * block_size, block_size)
+            return block + 1, parts.write(block, part)
 
         _, parts = tf.while_loop(
             lambda block, _: block < blocks,
             body,
-            (tf.constant(1), parts),
+            (
+                tf.constant(0),
+                tf.TensorArray(
+                    update.dtype, size=blocks, element_shape=[block_size]
+                ),
+            ),
             parallel_iterations=1,
+            maximum_iterations=blocks,
         )
-        updates[index] = tf.reshape(parts.concat(), variable.shape)
+        update = tf.concat([update, tf.reshape(parts.stack(), [-1])], 0)
+        updates[index] = tf.reshape(update, variable.shape)
         return next_shared
 
     updates = [None] * len(variables)
@@ -154,6 +151,12 @@ def _is_large(rule, variable, block_size):
 
 def _size(variable):
     return variable.shape.num_elements()
+
+
+def _gather(variable, rows, size):
+    """Rows of a variable, of which the graph knows how many there are."""
+    values = tf.gather(variable, rows)
+    return tf.ensure_shape(values, [size, *variable.shape[1:]])
 
 
 def _assign(variable, value):

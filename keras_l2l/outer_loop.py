@@ -102,9 +102,7 @@ class OuterLoop:
                 [_Place(int(length)) for length in part],
             )
             for task_index, task in enumerate(tasks)
-            for part in np.array_split(
-                lengths, self._group_count(task, lengths)
-            )
+            for part in np.array_split(lengths, self._groups_of(task, lengths))
         ]
         self._functions = {}
 
@@ -206,7 +204,7 @@ class OuterLoop:
                     lambda leaf: tf.constant(next(arrays), leaf.dtype), like
                 )
 
-    def _group_count(self, task, lengths):
+    def _groups_of(self, task, lengths):
         """In how many groups the optimizees of a task are trained."""
         # To clip the meta-gradient of each needs them one by one.
         capacity = 1

@@ -270,10 +270,12 @@ def _inner_products(gradients, parameters, weights, scales=None):
     """
     total = tf.zeros_like(weights[0])
     for index, (gradient, parameter) in enumerate(zip(gradients, parameters)):
-        gradient = tf.where(
-            tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient)
+        product = tf.where(
+            tf.math.is_finite(gradient),
+            gradient * parameter,
+            tf.zeros_like(gradient),
         )
-        product = tf.reshape(gradient * parameter, [*total.shape, -1])
+        product = tf.reshape(product, [*total.shape, -1])
         product = tf.cast(tf.reduce_sum(product, -1), total.dtype)
         total += product * scales[index] if scales else product
     return total

@@ -19,14 +19,14 @@ def _values(seed):
     return [rng.normal(size=shape).astype("float32") for shape in SHAPES]
 
 
-def _trained(rule, block_size, steps=3):
+def _trained(rule, block_size, steps=3, jit_compile=False):
     """Variables and slots after some steps in blocks of a size."""
     variables = [tf.Variable(value) for value in _values(0)]
     state = rule.initial_state(variables)
     dtypes = tree.map_structure(lambda t: t.dtype, state)
     slots = tree.map_structure(tf.Variable, state)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def step(gradients):
         updates = update_in_blocks(
             rule, gradients, variables, slots, dtypes, 1.0, block_size
@@ -52,6 +52,14 @@ def test_blocks_of_any_size_are_the_step_as_a_whole(name, block_size):
         parameters = [p + u for p, u in zip(parameters, updates)]
     expected = tree.flatten((parameters, state))
     for one, two in zip(_trained(rule, block_size), expected, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Adam", "CoordinatewiseLSTM"])
+def test_blocks_compile_to_xla(name):
+    rule = components.RULES[name]()
+    compiled = _trained(rule, block_size=8, jit_compile=True)
+    for one, two in zip(compiled, _trained(rule, block_size=8), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 

@@ -241,7 +241,6 @@ def _scaled_cell(inputs, hidden, cell, kernel, bias):
             ],
             -1,
         )
-        joined = ops.concatenate([inputs, hidden], -1)
         d_joined = ops.matmul(d_gates, ops.transpose(kernel))
         return (
             d_joined[:, : inputs.shape[-1]],
