@@ -82,7 +82,7 @@ def _tape(step, weights, gradients, last_axis):
                 update, state = step(gradients[t], state, weights)
                 total += update
                 objective += tf.reduce_sum(gradients[t + 1] * total)
-        parts = tape.gradient(objective, weights, tf.UnconnectedGradients.ZERO)
+        parts = tape.gradient(objective, weights)
         return tf.add_n([tf.reduce_sum(part) for part in parts])
 
     return run

@@ -23,6 +23,7 @@ from outer_step import (
 )
 from rich.console import Console
 from rich.table import Table
+from share import share_section
 from updates import update_section
 
 SECTIONS = {
@@ -33,9 +34,10 @@ SECTIONS = {
     "memory": memory_section,
     "scaling": scaling_section,
     "optimizees": optimizees_section,
+    "share": share_section,
     "gpu": gpu_section,
 }
-SLOW = ("memory",)
+SLOW = ("memory", "share")
 # Key of a record → head of its column and format.
 COLUMNS = {
     "coordinates": ("coordinates", ",d"),
@@ -61,6 +63,10 @@ COLUMNS = {
     "beside_megabytes": ("beside", ",.0f"),
     "bytes_beside_per_coordinate": ("B each", ",.0f"),
     "inner_steps_per_second": ("inner steps / s", ",.0f"),
+    "validation_loss": ("validation loss", ".4f"),
+    "standard_error": ("standard error", ".4f"),
+    "seconds": ("seconds", ".1f"),
+    "relative_seconds": ("relative", ".2f"),
     "relative_to_one": ("relative", ".2f"),
 }
 
