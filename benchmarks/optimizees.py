@@ -14,12 +14,12 @@ STEPS = HORIZON // UNROLL
 
 
 def optimizees_section(arguments):
-    """Inner steps a second of all optimizees together, on digits."""
-    task = tasks.digits_mlp()
+    """Inner steps a second of all optimizees together."""
     records = []
-    for name, make in (
-        ("CoordinatewiseLSTM", make_rule),
-        ("rules.Adam", rules.Adam),
+    for name, make, task in (
+        ("LSTM 2×20, digits MLP", make_rule, tasks.digits_mlp()),
+        ("LSTM 1×4, digits MLP", _small_rule, tasks.digits_mlp()),
+        ("LSTM 2×20, quadratic", make_rule, tasks.Quadratic(10)),
     ):
         trainers = {n: _trainer(make(), task, n) for n in OPTIMIZEES}
         speeds = {n: [] for n in OPTIMIZEES}
@@ -37,6 +37,10 @@ def optimizees_section(arguments):
             for n in OPTIMIZEES
         ]
     return records
+
+
+def _small_rule():
+    return rules.CoordinatewiseLSTM(units=4, layers=1, seed=0)
 
 
 def _trainer(rule, task, optimizees):

@@ -10,6 +10,10 @@ from keras_l2l.replay import Recorded, record, replay, sample, tape_bytes
 from keras_l2l.second_derivatives import backpropagate
 from keras_l2l.unroll import Carry, is_packed, unroll
 
+# Bytes of tape for which optimizees are put side by side. More would pay a
+# few calls less and then wait for the processor's memory.
+_NEAR_MEMORY = 2**26
+
 
 class Estimate(NamedTuple):
     """What an estimator returns.
@@ -132,8 +136,9 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         # Rules of other kinds would need a state for each optimizee.
         if self.second_derivatives or not _is_stackable(rule, task):
             return 1
-        room = self.memory_budget // tape_bytes(rule, steps)
-        return max(1, room // _coordinates(task))
+        room = min(self.memory_budget, _NEAR_MEMORY)
+        room //= tape_bytes(rule, steps) * self.coordinate_share
+        return max(1, int(room // _coordinates(task)))
 
     def __call__(self, rule, task, carry, weights, seed, contributes=None):
         if self.coordinate_share < 1.0 and rule.independent != "coordinates":
