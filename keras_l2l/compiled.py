@@ -1,11 +1,12 @@
-"""A rule's step as one XLA computation."""
+"""A rule's step, and the way back through it, as XLA computations."""
 
 import platform
 import weakref
 
 import tensorflow as tf
 
-_compiled: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_steps_back: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def compile_rule(rule):
@@ -25,16 +26,65 @@ def compile_rule(rule):
     """
     if not _has_xla():
         return rule
-    if rule not in _compiled:
+
+    def step(rule, gradients, parameters, state):
+        return rule(gradients, parameters, state)
+
+    return _cached(_steps, rule, step)
+
+
+def compile_backward(rule):
+    """The way back through a rule's step, which is computed again.
+
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        Function from `(gradients, parameters, state, d_parameters, d_state)`,
+        of which the last two are the cotangents of the moved parameters and
+        of the next state's `floating` leaves, to
+        `(d_parameters, d_state, d_variables)`: those of the parameters and
+        the state before the step, and of `rule.trainable_variables`.
+    """
+
+    def step_back(rule, gradients, parameters, state, d_parameters, d_state):
+        inputs = [*parameters, *floating(state)]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            updates, state = rule(gradients, parameters, state)
+            moved = [p + u for p, u in zip(parameters, updates)]
+        cotangents = tape.gradient(
+            [*moved, *floating(state)],
+            [*inputs, *(v.value for v in rule.trainable_variables)],
+            output_gradients=[*d_parameters, *d_state],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        first, second = len(parameters), len(inputs)
+        return (
+            cotangents[:first],
+            cotangents[first:second],
+            cotangents[second:],
+        )
+
+    return _cached(_steps_back, rule, step_back, jit_compile=_has_xla())
+
+
+def floating(structure):
+    """The leaves that have derivatives."""
+    return [x for x in tf.nest.flatten(structure) if x.dtype.is_floating]
+
+
+def _cached(functions, rule, function, jit_compile=True):
+    if rule not in functions:
         # The function must not keep its own key alive.
         proxy = weakref.proxy(rule)
 
-        @tf.function(autograph=False, jit_compile=True)
-        def step(gradients, parameters, state):
-            return proxy(gradients, parameters, state)
+        @tf.function(autograph=False, jit_compile=jit_compile)
+        def call(*arguments):
+            return function(proxy, *arguments)
 
-        _compiled[rule] = step
-    return _compiled[rule]
+        functions[rule] = call
+    return functions[rule]
 
 
 def _has_xla():

@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_l2l import checks
-from keras_l2l.replay import Recorded, record, replay, sample, tape_bytes
 from keras_l2l.second_derivatives import backpropagate
-from keras_l2l.unroll import Carry, is_packed, unroll
+from keras_l2l.through_updates import (
+    gradient_in_one_pass,
+    gradient_in_two_passes,
+    recorded_bytes,
+)
+from keras_l2l.unroll import Carry, is_packed
 
-# Bytes of tape for which optimizees are put side by side. More would pay a
+# Recorded bytes for which optimizees are put side by side. More would pay a
 # few calls less and then wait for the processor's memory.
-_NEAR_MEMORY = 2**26
+_NEAR_MEMORY = 2**25
 
 
 class Estimate(NamedTuple):
@@ -81,12 +85,11 @@ class TruncatedBackpropagation(MetaGradientEstimator):
 
         dL/dφ = Σ_t w_t ⟨∇f(θ_t), dθ_t/dφ⟩,
 
-    and each ∇f(θ_t) is a gradient that the inner loop computes anyway. So a
-    tape records the *rule alone*: nothing is ever differentiated twice, and
-    no activation of the optimizee is kept. Where that fits in memory, it is
-    one pass. Else the optimizee is trained forwards first, its gradients
-    recorded, and the rule is run again on these, in blocks of coordinates or
-    on a share of them.
+    and each ∇f(θ_t) is a gradient that the inner loop computes anyway. So the
+    way back is through the *rule alone*: nothing is ever differentiated twice,
+    and no activation of the optimizee is kept. What is kept is the rule's
+    state at each step; where that is too much, only the gradients are, and
+    the rule is run on them again in blocks of coordinates.
 
     Args:
         second_derivatives: Boolean. Whether the gradients of the optimizee
@@ -137,7 +140,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         if self.second_derivatives or not _is_stackable(rule, task):
             return 1
         room = min(self.memory_budget, _NEAR_MEMORY)
-        room //= tape_bytes(rule, steps) * self.coordinate_share
+        room //= recorded_bytes(rule, steps) * self.coordinate_share
         return max(1, int(room // _coordinates(task)))
 
     def __call__(self, rule, task, carry, weights, seed, contributes=None):
@@ -153,28 +156,20 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             )
         if contributes is None:
             contributes = _all_contribute
-        steps = weights.shape[0]
         size = sum(p.shape.num_elements() for p in carry.parameters)
-        fits = size * tape_bytes(rule, steps) <= self.memory_budget
-        if self.coordinate_share == 1.0 and (
-            fits or rule.independent != "coordinates"
-        ):
-            return Estimate(*record(rule, task, carry, weights, contributes))
-        next_carry, trajectory = unroll(
-            rule, task, carry, steps, record_gradients=True
+        size *= recorded_bytes(rule, weights.shape[0]) * self.coordinate_share
+        arguments = (
+            rule,
+            task,
+            carry,
+            weights,
+            contributes,
+            self.coordinate_share,
+            seed,
         )
-        kept = tf.cast(contributes(trajectory.losses), weights.dtype)
-        recorded = Recorded(
-            trajectory.gradients,
-            carry.parameters,
-            carry.rule_state,
-            weights * kept,
-            [1.0] * len(carry.parameters),
-        )
-        if self.coordinate_share < 1.0:
-            recorded = sample(recorded, self.coordinate_share, seed)
-        gradients = replay(rule, recorded, self.memory_budget)
-        return Estimate(trajectory.losses, gradients, next_carry)
+        if rule.independent != "coordinates" or size <= self.memory_budget:
+            return Estimate(*gradient_in_one_pass(*arguments))
+        return Estimate(*gradient_in_two_passes(*arguments, self.memory_budget))
 
 
 def _all_contribute(losses):

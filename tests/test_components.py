@@ -28,7 +28,7 @@ ORDER = (
     "side_by_side",
     "compiled",
     "unroll",
-    "replay",
+    "through_updates",
     "second_derivatives",
     "meta_gradient",
     "outer_loop",

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import rules, tasks
+from keras_l2l import rules, tasks, through_updates
 from keras_l2l.meta_gradient import TruncatedBackpropagation
-from keras_l2l.replay import tape_bytes
 from keras_l2l.second_derivatives import backpropagate
+from keras_l2l.through_updates import recorded_bytes
 from keras_l2l.unroll import inner_step, loss_and_gradients, start, unroll
 from tests import components
 
@@ -72,7 +72,7 @@ def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     (size,) = [p.shape.num_elements() for p in carry.parameters]
     # Room for 7 coordinates, of which the last block is not full.
-    small = 7 * tape_bytes(rule, STEPS)
+    small = 7 * recorded_bytes(rule, STEPS)
     assert size % 7
 
     def gradients(memory_budget):
@@ -82,6 +82,18 @@ def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
         return estimator(rule, task, carry, WEIGHTS, SEED).gradients
 
     assert _relative_difference(gradients(small), gradients(2**30)) < 1e-5
+
+
+@pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
+def test_the_way_back_in_blocks_is_the_same(coordinate_share, monkeypatch):
+    task = components.TASKS["KerasTask-convnet"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    estimator = TruncatedBackpropagation(coordinate_share=coordinate_share)
+    expected = estimator(rule, task, carry, WEIGHTS, SEED).gradients
+    monkeypatch.setattr(through_updates, "_BLOCK_SIZE", 16)
+    received = estimator(rule, task, carry, WEIGHTS, SEED).gradients
+    assert _relative_difference(received, expected) < 1e-5
 
 
 def test_equals_an_outer_tape_where_the_rule_reads_parameters():

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_l2l import rules, tasks
 from keras_l2l.meta_gradient import TruncatedBackpropagation
-from keras_l2l.replay import tape_bytes
 from keras_l2l.side_by_side import SideBySide
+from keras_l2l.through_updates import recorded_bytes
 from keras_l2l.unroll import start, unpack, unroll
 from tests import components
 
@@ -79,7 +79,7 @@ def test_the_meta_gradient_is_the_sum_of_those_that_contribute(name, way):
     task, rule = components.TASKS[name](), _rule()
     together = SideBySide(task, len(SEEDS))
     estimator = TruncatedBackpropagation(
-        memory_budget=17 * tape_bytes(rule, STEPS)
+        memory_budget=17 * recorded_bytes(rule, STEPS)
         if way == "blocks"
         else 2**30,
         coordinate_share=1.0 if way != "replay" else 1.0 - 1e-9,
@@ -157,7 +157,7 @@ def test_capacity_is_what_fits_the_budget():
         estimator = TruncatedBackpropagation(memory_budget=budget, **arguments)
         return estimator.capacity(rule, task, STEPS)
 
-    one = size * tape_bytes(rule, STEPS)
+    one = size * recorded_bytes(rule, STEPS)
     assert [capacity(rule, n) for n in (1, one, 5 * one)] == [1, 1, 5]
     assert capacity(rule, 5 * one, second_derivatives=True) == 1
     # Its step count would have to be one for each optimizee.

@@ -1,0 +1,405 @@
+"""The meta-gradient through the updates alone, in bounded memory.
+
+With the gradients of the optimizee as constants, dL/dφ is the derivative of
+Σ_t w_t ⟨∇f(θ_t), θ_t⟩, in which only θ_t depends on the rule. So a forward
+loop records what the rule saw and a backward loop multiplies a cotangent by
+the Jacobian of one step of the rule after another. Within a step everything
+is computed again: that costs a quarter more arithmetic and keeps a sixth of
+the numbers, which would take as long to write and to read.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_l2l.compiled import compile_backward, compile_rule, floating
+from keras_l2l.rules import RuleState
+from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
+
+# Coordinates whose step is taken back at once: its temporaries stay small.
+_BLOCK_SIZE = 2**13
+
+
+class _Coordinates(NamedTuple):
+    """Which coordinates of each parameter the meta-gradient is taken over.
+
+    Attributes:
+        rows: List of integer tensors `[M]`, or of `None` for all of them.
+        owners: List of integer tensors `[M]`: whose they are, of the
+            optimizees side by side.
+        scales: List of floats: how many coordinates each stands for.
+    """
+
+    rows: Any
+    owners: Any
+    scales: Any
+
+
+def recorded_bytes(rule, steps):
+    """Bytes that are recorded of one coordinate over an unroll.
+
+    Args:
+        rule: An `UpdateRule`.
+        steps: Integer.
+
+    Returns:
+        An integer.
+    """
+    coordinate = [tf.zeros([1], rule.compute_dtype)]
+    leaves = tf.nest.flatten([coordinate * 2, rule.initial_state(coordinate)])
+    return steps * sum(
+        leaf.shape.num_elements() * leaf.dtype.size for leaf in leaves
+    )
+
+
+def gradient_in_one_pass(
+    rule, task, carry, weights, contributes, share=1.0, seed=None
+):
+    """Trains optimizees and takes the meta-gradient from what was recorded.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`, or a `SideBySide`.
+        carry: A `Carry`.
+        weights: Tensor `[T]` or `[T, K]` of static shape.
+        contributes: Function from the losses, `[T + 1]` or `[T + 1, K]`, to a
+            boolean or booleans `[K]`: whose losses the meta-gradient is of.
+        share: Float in (0, 1]. Share of the coordinates that is recorded,
+            for a rule whose coordinates are independent.
+        seed: Integer tensor `[2]`. Which ones, if not all.
+
+    Returns:
+        Tuple `(losses, gradients, carry)`.
+    """
+    steps = weights.shape[0]
+    chosen = _choose(carry.parameters, weights, share, seed)
+
+    def body(t, carry, losses, arrays):
+        before = carry
+        carry, loss, gradients = inner_step(rule, task, carry)
+        seen = _Seen(gradients, before.parameters, before.rule_state)
+        arrays = _write(arrays, t, _pick(seen, chosen.rows))
+        return t + 1, carry, losses.write(t, loss), arrays
+
+    like = _pick(
+        _Seen(carry.parameters, carry.parameters, carry.rule_state), chosen.rows
+    )
+    losses = tf.TensorArray(
+        loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
+    )
+    _, carry, losses, arrays = tf.while_loop(
+        lambda t, *_: t < steps,
+        body,
+        (tf.constant(0), carry, losses, _arrays(like, steps)),
+        parallel_iterations=1,
+    )
+    loss, last, _ = loss_and_gradients(rule, task, carry)
+    losses = losses.write(steps, loss).stack()
+    weights *= tf.cast(contributes(losses), weights.dtype)
+    last = _pick_list(last, chosen.rows)
+    gradients = _backward(rule, arrays, like, last, weights, chosen)
+    return losses, gradients, carry
+
+
+def gradient_in_two_passes(
+    rule,
+    task,
+    carry,
+    weights,
+    contributes,
+    share=1.0,
+    seed=None,
+    memory_budget=2**30,
+):
+    """The same for a rule whose coordinates are independent, in less memory.
+
+    Optimizees are trained first and only their gradients recorded. Then the
+    rule is run on these again, in blocks of coordinates.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`, or a `SideBySide`.
+        carry: A `Carry`.
+        weights: Tensor `[T]` or `[T, K]` of static shape.
+        contributes: As for `gradient_in_one_pass`.
+        share: As for `gradient_in_one_pass`.
+        seed: As for `gradient_in_one_pass`.
+        memory_budget: Integer, in bytes. Defaults to 1 GiB.
+
+    Returns:
+        Tuple `(losses, gradients, carry)`.
+    """
+    steps = weights.shape[0]
+    chosen = _choose(carry.parameters, weights, share, seed)
+    parameters = _pick_list(carry.parameters, chosen.rows)
+    local = _pick_local(carry.rule_state.local, chosen.rows)
+    shared = carry.rule_state.shared
+    carry, trajectory = unroll(rule, task, carry, steps, record_gradients=True)
+    weights *= tf.cast(contributes(trajectory.losses), weights.dtype)
+    block_size = max(1, memory_budget // recorded_bytes(rule, steps))
+    parts = []
+    for index, parameter in enumerate(parameters):
+        size = parameter.shape.num_elements()
+        gradient = tf.reshape(trajectory.gradients[index], [steps + 1, -1])
+        if chosen.rows[index] is not None:
+            gradient = tf.gather(gradient, chosen.rows[index], axis=1)
+
+        def gradient_of_block(start, count, index=index, gradient=gradient):
+            state = tf.nest.map_structure(
+                lambda s: _part(s, start, count), local[index]
+            )
+            return _run_again(
+                rule,
+                _part(gradient, start, count, axis=1),
+                _part(_flat(parameters[index]), start, count),
+                RuleState([state], shared),
+                weights,
+                _Coordinates(
+                    [None],
+                    [_part(chosen.owners[index], start, count)],
+                    [chosen.scales[index]],
+                ),
+            )
+
+        parts.append(_over_blocks(gradient_of_block, size, block_size))
+    gradients = [tf.add_n(gradients) for gradients in zip(*parts)]
+    return trajectory.losses, gradients, carry
+
+
+class _Seen(NamedTuple):
+    """What the rule saw at a step: gradients, parameters and its state."""
+
+    gradients: Any
+    parameters: Any
+    state: Any
+
+
+def _run_again(rule, gradient, parameter, state, weights, chosen):
+    """The meta-gradient of some coordinates, from their gradients."""
+    steps = weights.shape[0]
+    step = compile_rule(rule)
+
+    def body(t, parameter, state, arrays):
+        arrays = _write(arrays, t, _Seen([gradient[t]], [parameter], state))
+        (update,), state = step([gradient[t]], [parameter], state)
+        return t + 1, parameter + update, state, arrays
+
+    like = _Seen([parameter], [parameter], state)
+    *_, arrays = tf.while_loop(
+        lambda t, *_: t < steps,
+        body,
+        (tf.constant(0), parameter, state, _arrays(like, steps)),
+        parallel_iterations=1,
+    )
+    return _backward(rule, arrays, like, [gradient[steps]], weights, chosen)
+
+
+def _backward(rule, arrays, like, last, weights, chosen):
+    """The backward loop, over blocks of coordinates where there are many."""
+    sizes = [p.shape.num_elements() for p in like.parameters]
+    if rule.independent != "coordinates" or sum(sizes) <= _BLOCK_SIZE:
+        return _backward_loop(
+            rule, lambda t: _read(arrays, t, like), last, weights, chosen
+        )
+    parts = []
+    for index, size in enumerate(sizes):
+
+        def gradient_of_block(start, count, index=index):
+            def read(t):
+                seen = _read(arrays, t, like)
+                return _Seen(
+                    [_part(_flat(seen.gradients[index]), start, count)],
+                    [_part(_flat(seen.parameters[index]), start, count)],
+                    seen.state._replace(
+                        local=[
+                            tf.nest.map_structure(
+                                lambda s: _part(s, start, count),
+                                seen.state.local[index],
+                            )
+                        ]
+                    ),
+                )
+
+            return _backward_loop(
+                rule,
+                read,
+                [_part(_flat(last[index]), start, count)],
+                weights,
+                _Coordinates(
+                    [None],
+                    [_part(chosen.owners[index], start, count)],
+                    [chosen.scales[index]],
+                ),
+            )
+
+        parts.append(_over_blocks(gradient_of_block, size, _BLOCK_SIZE))
+    return [tf.add_n(gradients) for gradients in zip(*parts)]
+
+
+def _backward_loop(rule, read, last, weights, chosen):
+    """Takes a cotangent of parameters and state from θ_T back to θ_0.
+
+    Args:
+        rule: An `UpdateRule`.
+        read: Function from a step `t` to what the rule saw then.
+        last: List of tensors, the gradients at θ_T.
+        weights: Tensor `[T]` or `[T, K]`.
+        chosen: `_Coordinates`.
+
+    Returns:
+        List of tensors, one for each of `rule.trainable_variables`.
+    """
+    steps = weights.shape[0]
+    step_back = compile_backward(rule)
+
+    def slopes(gradients, t):
+        """w_t ∇f(θ_t), where that is a number."""
+        result = []
+        for gradient, owners, scale in zip(
+            gradients, chosen.owners, chosen.scales
+        ):
+            weight = scale * weights[t - 1] / steps
+            if weight.shape.rank:
+                weight = tf.reshape(tf.gather(weight, owners), gradient.shape)
+            slope = tf.cast(weight, gradient.dtype) * gradient
+            result.append(
+                tf.where(
+                    tf.math.is_finite(gradient), slope, tf.zeros_like(slope)
+                )
+            )
+        return result
+
+    def body(t, d_parameters, d_state, totals):
+        seen = read(t)
+        d_parameters, d_state, gradients = step_back(
+            *seen, d_parameters, d_state
+        )
+        # θ_0 is given, and no loss at it is in the meta-loss.
+        more = slopes(seen.gradients, tf.maximum(t, 1))
+        d_parameters = [d + s for d, s in zip(d_parameters, more)]
+        return t - 1, d_parameters, d_state, _sum(totals, gradients)
+
+    d_state = [tf.zeros_like(leaf) for leaf in floating(read(0).state)]
+    *_, totals = tf.while_loop(
+        lambda t, *_: t >= 0,
+        body,
+        (tf.constant(steps - 1), slopes(last, steps), d_state, _zeros(rule)),
+        parallel_iterations=1,
+    )
+    return totals
+
+
+def _over_blocks(gradient_of_block, size, block_size):
+    """Sums a function of `(start, count)` over blocks of about equal size."""
+    blocks = math.ceil(size / block_size)
+    block_size = size // blocks
+    first = size - (blocks - 1) * block_size
+    totals = gradient_of_block(0, first)
+    if blocks == 1:
+        return totals
+
+    def body(block, totals):
+        start = first + block * block_size
+        return block + 1, _sum(totals, gradient_of_block(start, block_size))
+
+    # One after the other, or the temporaries of all would add up.
+    _, totals = tf.while_loop(
+        lambda block, _: block < blocks - 1,
+        body,
+        (tf.constant(0), totals),
+        parallel_iterations=1,
+    )
+    return totals
+
+
+def _choose(parameters, weights, share, seed):
+    """All coordinates, or a random share, drawn without replacement."""
+    optimizees = weights[0].shape.num_elements()
+    rows, owners, scales = [], [], []
+    for index, parameter in enumerate(parameters):
+        size = parameter.shape.num_elements() // optimizees
+        kept = math.ceil(share * size)
+        if share == 1.0:
+            chosen = tf.range(optimizees * size)
+        else:
+            lots = tf.random.stateless_uniform([optimizees, size], seed + index)
+            _, chosen = tf.math.top_k(lots, kept, sorted=False)
+            # The coordinates of one optimizee stand after those of another.
+            chosen += size * tf.range(optimizees)[:, None]
+            chosen = tf.reshape(chosen, [-1])
+        rows.append(None if share == 1.0 else chosen)
+        owners.append(chosen // size)
+        scales.append(size / kept)
+    return _Coordinates(rows, owners, scales)
+
+
+def _pick(seen, rows):
+    """The chosen coordinates of what the rule saw."""
+    if all(chosen is None for chosen in rows):
+        return seen
+    return _Seen(
+        _pick_list(seen.gradients, rows),
+        _pick_list(seen.parameters, rows),
+        seen.state._replace(local=_pick_local(seen.state.local, rows)),
+    )
+
+
+def _pick_local(local, rows):
+    return [
+        state
+        if chosen is None
+        else tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)  # noqa: B023
+        for state, chosen in zip(local, rows)
+    ]
+
+
+def _pick_list(tensors, rows):
+    return [
+        tensor if chosen is None else tf.gather(_flat(tensor), chosen)
+        for tensor, chosen in zip(tensors, rows)
+    ]
+
+
+def _part(tensor, start, count, axis=0):
+    """`count` rows from `start`; the shape is static, which XLA asks for."""
+    begin = [0] * axis + [start]
+    sizes = tensor.shape.as_list()
+    begin += [0] * (len(sizes) - len(begin))
+    sizes[axis] = count
+    return tf.slice(tensor, begin, sizes)
+
+
+def _flat(tensor):
+    return tf.reshape(tensor, [-1])
+
+
+def _arrays(like, size):
+    """One tensor array for each leaf of what the rule sees."""
+    return [
+        tf.TensorArray(
+            leaf.dtype,
+            size=size,
+            element_shape=leaf.shape,
+            clear_after_read=False,
+        )
+        for leaf in tf.nest.flatten(like)
+    ]
+
+
+def _write(arrays, index, seen):
+    leaves = tf.nest.flatten(seen)
+    return [array.write(index, leaf) for array, leaf in zip(arrays, leaves)]
+
+
+def _read(arrays, index, like):
+    leaves = [array.read(index) for array in arrays]
+    return tf.nest.pack_sequence_as(like, leaves)
+
+
+def _zeros(rule):
+    return [tf.zeros_like(v) for v in rule.trainable_variables]
+
+
+def _sum(tensors, others):
+    return [a + b for a, b in zip(tensors, others)]
