@@ -5,6 +5,8 @@ import weakref
 
 import tensorflow as tf
 
+from keras_l2l import recording
+
 _steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _steps_back: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -42,19 +44,19 @@ def compile_backward(rule):
     Returns:
         Function from `(gradients, parameters, state, d_parameters, d_state)`,
         of which the last two are the cotangents of the moved parameters and
-        of the next state's `floating` leaves, to
+        of the next state's leaves that have derivatives, to
         `(d_parameters, d_state, d_variables)`: those of the parameters and
         the state before the step, and of `rule.trainable_variables`.
     """
 
     def step_back(rule, gradients, parameters, state, d_parameters, d_state):
-        inputs = [*parameters, *floating(state)]
+        inputs = [*parameters, *recording.floating(state)]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             updates, state = rule(gradients, parameters, state)
             moved = [p + u for p, u in zip(parameters, updates)]
         cotangents = tape.gradient(
-            [*moved, *floating(state)],
+            [*moved, *recording.floating(state)],
             [*inputs, *(v.value for v in rule.trainable_variables)],
             output_gradients=[*d_parameters, *d_state],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
@@ -67,11 +69,6 @@ def compile_backward(rule):
         )
 
     return _cached(_steps_back, rule, step_back, jit_compile=_has_xla())
-
-
-def floating(structure):
-    """The leaves that have derivatives."""
-    return [x for x in tf.nest.flatten(structure) if x.dtype.is_floating]
 
 
 def _cached(functions, rule, function, jit_compile=True):

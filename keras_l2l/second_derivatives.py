@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from keras_l2l import recording
 from keras_l2l.unroll import (
     inner_step,
     loss_and_gradients,
@@ -45,12 +46,12 @@ def backpropagate(rule, task, carry, weights, memory_budget):
     # Of the loss at θ_t, for t = 0 … T.
     weights = tf.concat([tf.zeros([1], weights.dtype), weights / steps], 0)
 
-    starts = _arrays(carry, segments)
-    starts = _write(starts, 0, carry)
+    starts = recording.arrays(carry, segments)
+    starts = recording.write(starts, 0, carry)
 
     def to_next_segment(segment, carry, starts):
         carry, _ = unroll(rule, task, carry, length)
-        return segment + 1, carry, _write(starts, segment + 1, carry)
+        return segment + 1, carry, recording.write(starts, segment + 1, carry)
 
     _, _, starts = _loop(
         lambda segment, *_: segment < segments - 1,
@@ -64,7 +65,7 @@ def backpropagate(rule, task, carry, weights, memory_budget):
         size = tf.minimum(steps - begin, length)
 
         def record(index, now, carries, losses):
-            carries = _write(carries, index, now)
+            carries = recording.write(carries, index, now)
             now, loss, _ = inner_step(rule, task, now)
             losses = losses.write(begin + index, loss)
             return index + 1, now, carries, losses
@@ -74,8 +75,8 @@ def backpropagate(rule, task, carry, weights, memory_budget):
             record,
             (
                 tf.constant(0),
-                _read(starts, segment, carry),
-                _arrays(carry, size),
+                recording.read(starts, segment, carry),
+                recording.arrays(carry, size),
                 losses,
             ),
         )
@@ -85,14 +86,14 @@ def backpropagate(rule, task, carry, weights, memory_budget):
         begin = segment * length
 
         def back(index, cotangents, gradients):
-            before = _read(carries, index, carry)
-            inputs = _floating(before)
+            before = recording.read(carries, index, carry)
+            inputs = recording.floating(before)
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 after, loss, _ = inner_step(rule, task, before, True)
                 weight = tf.cast(weights[begin + index], loss.dtype)
                 objective = weight * loss + _inner_product(
-                    _floating(after), cotangents, loss.dtype
+                    recording.floating(after), cotangents, loss.dtype
                 )
             products = tape.gradient(
                 objective,
@@ -120,7 +121,9 @@ def backpropagate(rule, task, carry, weights, memory_budget):
     )
     loss, slope, _ = loss_and_gradients(rule, task, next_carry)
     losses = losses.write(steps, loss)
-    cotangents = [tf.zeros_like(leaf) for leaf in _floating(next_carry)]
+    cotangents = [
+        tf.zeros_like(leaf) for leaf in recording.floating(next_carry)
+    ]
     cotangents[: len(slope)] = [
         tf.cast(weights[steps], g.dtype) * g for g in slope
     ]
@@ -162,37 +165,9 @@ def _loop(condition, body, state):
     return (None, *results)
 
 
-def _arrays(carry, size):
-    """One tensor array for each leaf of the carry."""
-    return [
-        tf.TensorArray(
-            leaf.dtype,
-            size=size,
-            element_shape=leaf.shape,
-            clear_after_read=False,
-        )
-        for leaf in tf.nest.flatten(carry)
-    ]
-
-
 def _losses(carry, steps):
     dtype = loss_dtype(carry)
     return tf.TensorArray(dtype, size=steps + 1, element_shape=())
-
-
-def _write(arrays, index, carry):
-    leaves = tf.nest.flatten(carry)
-    return [array.write(index, leaf) for array, leaf in zip(arrays, leaves)]
-
-
-def _read(arrays, index, like):
-    leaves = [array.read(index) for array in arrays]
-    return tf.nest.pack_sequence_as(like, leaves)
-
-
-def _floating(carry):
-    """The leaves that have derivatives; the parameters are the first."""
-    return [x for x in tf.nest.flatten(carry) if x.dtype.is_floating]
 
 
 def _inner_product(tensors, others, dtype):

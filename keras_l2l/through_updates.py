@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_l2l.compiled import compile_backward, compile_rule, floating
+from keras_l2l import recording
+from keras_l2l.compiled import compile_backward, compile_rule
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
@@ -79,7 +80,7 @@ def gradient_in_one_pass(
         before = carry
         carry, loss, gradients = inner_step(rule, task, carry)
         seen = _Seen(gradients, before.parameters, before.rule_state)
-        arrays = _write(arrays, t, _pick(seen, chosen.rows))
+        arrays = recording.write(arrays, t, _pick(seen, chosen.rows))
         return t + 1, carry, losses.write(t, loss), arrays
 
     like = _pick(
@@ -91,7 +92,7 @@ def gradient_in_one_pass(
     _, carry, losses, arrays = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (tf.constant(0), carry, losses, _arrays(like, steps)),
+        (tf.constant(0), carry, losses, recording.arrays(like, steps)),
         parallel_iterations=1,
     )
     loss, last, _ = loss_and_gradients(rule, task, carry)
@@ -181,7 +182,9 @@ def _run_again(rule, gradient, parameter, state, weights, chosen):
     step = compile_rule(rule)
 
     def body(t, parameter, state, arrays):
-        arrays = _write(arrays, t, _Seen([gradient[t]], [parameter], state))
+        arrays = recording.write(
+            arrays, t, _Seen([gradient[t]], [parameter], state)
+        )
         (update,), state = step([gradient[t]], [parameter], state)
         return t + 1, parameter + update, state, arrays
 
@@ -189,7 +192,7 @@ def _run_again(rule, gradient, parameter, state, weights, chosen):
     *_, arrays = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (tf.constant(0), parameter, state, _arrays(like, steps)),
+        (tf.constant(0), parameter, state, recording.arrays(like, steps)),
         parallel_iterations=1,
     )
     return _backward(rule, arrays, like, [gradient[steps]], weights, chosen)
@@ -200,14 +203,18 @@ def _backward(rule, arrays, like, last, weights, chosen):
     sizes = [p.shape.num_elements() for p in like.parameters]
     if rule.independent != "coordinates" or sum(sizes) <= _BLOCK_SIZE:
         return _backward_loop(
-            rule, lambda t: _read(arrays, t, like), last, weights, chosen
+            rule,
+            lambda t: recording.read(arrays, t, like),
+            last,
+            weights,
+            chosen,
         )
     parts = []
     for index, size in enumerate(sizes):
 
         def gradient_of_block(start, count, index=index):
             def read(t):
-                seen = _read(arrays, t, like)
+                seen = recording.read(arrays, t, like)
                 return _Seen(
                     [_part(_flat(seen.gradients[index]), start, count)],
                     [_part(_flat(seen.parameters[index]), start, count)],
@@ -280,7 +287,9 @@ def _backward_loop(rule, read, last, weights, chosen):
         d_parameters = [d + s for d, s in zip(d_parameters, more)]
         return t - 1, d_parameters, d_state, _sum(totals, gradients)
 
-    d_state = [tf.zeros_like(leaf) for leaf in floating(read(0).state)]
+    d_state = [
+        tf.zeros_like(leaf) for leaf in recording.floating(read(0).state)
+    ]
     *_, totals = tf.while_loop(
         lambda t, *_: t >= 0,
         body,
@@ -372,29 +381,6 @@ def _part(tensor, start, count, axis=0):
 
 def _flat(tensor):
     return tf.reshape(tensor, [-1])
-
-
-def _arrays(like, size):
-    """One tensor array for each leaf of what the rule sees."""
-    return [
-        tf.TensorArray(
-            leaf.dtype,
-            size=size,
-            element_shape=leaf.shape,
-            clear_after_read=False,
-        )
-        for leaf in tf.nest.flatten(like)
-    ]
-
-
-def _write(arrays, index, seen):
-    leaves = tf.nest.flatten(seen)
-    return [array.write(index, leaf) for array, leaf in zip(arrays, leaves)]
-
-
-def _read(arrays, index, like):
-    leaves = [array.read(index) for array in arrays]
-    return tf.nest.pack_sequence_as(like, leaves)
 
 
 def _zeros(rule):

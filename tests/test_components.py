@@ -26,6 +26,7 @@ ORDER = (
     "optimizer",
     "tasks",
     "side_by_side",
+    "recording",
     "compiled",
     "unroll",
     "through_updates",
