@@ -8,6 +8,7 @@ unroll of 20 steps.
 import argparse
 import json
 import math
+import statistics
 
 import keras
 import numpy as np
@@ -31,6 +32,7 @@ from keras_l2l.unroll import start, unroll
 
 SEED = 1
 TOLERANCE = 1e-4
+_TURNS = 3
 EXACT, SHARE = "ours", "ours, coordinate_share=0.1"
 TAPE = "outer GradientTape"
 PLAIN_JAX, MLP_LOPT = "plain JAX", "MLPLOpt, learned_optimization"
@@ -41,67 +43,77 @@ INSTALL_MLP_LOPT = (
 
 
 def meta_step_section(arguments):
-    """An outer step, ours and others'."""
-    task = make_task()
-    rows = {
-        EXACT: meta_step(task, UNROLL, TruncatedBackpropagation()),
-        SHARE: meta_step(
-            task, UNROLL, TruncatedBackpropagation(coordinate_share=0.1)
-        ),
-        TAPE: tape_step(task, UNROLL),
+    """An outer step, ours and others', each in a process of its own."""
+    measured = _measure_in_turns(
+        list(_ROWS), arguments.repeats, [arguments.threads], arguments.device
+    )
+    seconds = {
+        row: statistics.median(r["seconds"] for r in results)
+        for (row, _), results in measured.items()
+        if "seconds" in results[0]
     }
-    others, notes, deviation = _jax_rows(task, arguments.device)
-    rows |= others
-    rows |= {
-        "training, the rule alone": forward(task, make_rule(), UNROLL),
-        "training, rules.Adam": forward(task, rules.Adam(), UNROLL),
-        "training, keras's Adam": keras_adam(task, UNROLL),
-    }
-    first = first_calls(rows)
-    seconds = take_turns(rows, arguments.repeats)
-    records = [
-        {
-            "row": name,
-            "first_call_seconds": first[name],
-            "milliseconds_per_inner_step": seconds[name] / UNROLL * 1e3,
-            "relative_to_tape": seconds[name] / seconds[TAPE],
-        }
-        for name in rows
-    ]
-    for record in records:
-        if record["row"] == PLAIN_JAX:
-            record["meta_gradient_deviation"] = deviation
-            record["note"] = f"its meta-gradient is ours to {deviation:.0e}"
-    return records + [{"row": row, "note": note} for row, note in notes.items()]
+    records = []
+    for (row, _), results in measured.items():
+        record = {"row": row}
+        if row in seconds:
+            record |= {
+                "first_call_seconds": statistics.median(
+                    r["first_call_seconds"] for r in results
+                ),
+                "milliseconds_per_inner_step": seconds[row] / UNROLL * 1e3,
+                "relative_to_tape": seconds[row] / seconds[TAPE],
+            }
+        if "note" in results[0]:
+            record["note"] = results[0]["note"]
+        records.append(record)
+    return records
 
 
 def threads_section(arguments):
     """The same outer step in processes of one thread and of two."""
     if len(processes.CORES) < 2:
         return [{"row": EXACT, "note": "needs two cores"}]
-    times = {name: {1: [], 2: []} for name in (EXACT, SHARE)}
-    for _ in range(2):
-        for threads in (1, 2):
-            measured = processes.run_script(
-                "outer_step.py",
-                f"--threads={threads}",
-                f"--repeats={arguments.repeats}",
-                threads=threads,
+    measured = _measure_in_turns(
+        [EXACT, SHARE], arguments.repeats, [1, 2], arguments.device
+    )
+    milliseconds = {
+        key: statistics.median(r["seconds"] for r in results) / UNROLL * 1e3
+        for key, results in measured.items()
+    }
+    return [
+        {
+            "row": row,
+            "milliseconds_one_thread": milliseconds[row, 1],
+            "milliseconds_two_threads": milliseconds[row, 2],
+            "speedup": milliseconds[row, 1] / milliseconds[row, 2],
+        }
+        for row in (EXACT, SHARE)
+    ]
+
+
+def _measure_in_turns(rows, repeats, threads, device):
+    """Each row in a process of its own, which take turns.
+
+    In one process they would share the memory that the allocator holds: the
+    outer tape then takes twice its time, or not, as the order has it.
+
+    Returns:
+        Dict from `(row, threads)` to a list of what the processes print.
+    """
+    measured = {(row, count): [] for row in rows for count in threads}
+    for _ in range(_TURNS):
+        for (row, count), results in measured.items():
+            results.append(
+                processes.run_script(
+                    "outer_step.py",
+                    f"--row={row}",
+                    f"--threads={count}",
+                    f"--device={device}",
+                    f"--repeats={repeats}",
+                    threads=count,
+                )
             )
-            for name, seconds in measured.items():
-                times[name][threads].append(seconds / UNROLL * 1e3)
-    records = []
-    for name in times:
-        one, two = (float(np.mean(times[name][n])) for n in (1, 2))
-        records.append(
-            {
-                "row": name,
-                "milliseconds_one_thread": one,
-                "milliseconds_two_threads": two,
-                "speedup": one / two,
-            }
-        )
-    return records
+    return measured
 
 
 def scaling_section(arguments):
@@ -239,39 +251,76 @@ def _estimate(rule, task, steps, estimator, carry):
     return estimator(rule, task, carry, tf.ones(steps), tf.constant([0, 0]))
 
 
-def _jax_rows(task, device):
-    """The rows of JAX, as far as it is there.
+class _MissingError(Exception):
+    """A row that cannot be measured here, and why."""
 
-    Returns:
-        Tuple: a dict of functions, a dict of notes on those that are missing,
-        and the deviation of the plain reference's meta-gradient from ours.
-    """
+
+def _import_jax(device):
     try:
         import jax
         import jax_reference
-
-        devices = jax.devices(device)
     # A broken installation raises anything, and stops no other row.
     except Exception as error:
-        note = f"not run: {error}: {INSTALL_JAX[device]}"
-        return {}, {PLAIN_JAX: note, MLP_LOPT: note}, None
-    jax.config.update("jax_default_device", devices[0])
+        raise _MissingError(f"not run: {error}; pip install jax") from error
+    if jax.default_backend() != device:
+        raise _MissingError(
+            f"not run: JAX has no {device}; pip install 'jax[cuda12]'"
+        )
+    return jax_reference
+
+
+def _workload(task):
+    parameters = [p.numpy() for p in task.initial_parameters(SEED)[0]]
+    return parameters, make_data(), UNROLL
+
+
+def _plain_jax(task, device):
+    jax_reference = _import_jax(device)
     deviation = _check_meta_gradient(task, jax_reference)
     phi = [w.numpy() for w in make_rule().trainable_variables]
-    parameters = [p.numpy() for p in task.initial_parameters(SEED)[0]]
-    workload = (parameters, make_data(), UNROLL)
-    rows = {
-        PLAIN_JAX: jax_reference.meta_step(jax_reference.lstm(), phi, *workload)
-    }
+    function = jax_reference.meta_step(
+        jax_reference.lstm(), phi, *_workload(task)
+    )
+    return function, f"its meta-gradient is ours to {deviation:.0e}"
+
+
+def _mlp_lopt(task, device):
+    jax_reference = _import_jax(device)
     try:
         rule, phi = jax_reference.mlp_lopt()
-    except Exception as error:
-        note = f"not run: {error}"
-        if isinstance(error, ModuleNotFoundError):
-            note = f"not installed: {INSTALL_MLP_LOPT}"
-        return rows, {MLP_LOPT: note}, deviation
-    rows[MLP_LOPT] = jax_reference.meta_step(rule, phi, *workload)
-    return rows, {}, deviation
+    except ModuleNotFoundError as error:
+        raise _MissingError(
+            f"not installed ({error.name}): pip install "
+            "git+https://github.com/google/learned_optimization"
+        ) from error
+    return jax_reference.meta_step(rule, phi, *_workload(task)), None
+
+
+def _ours(**arguments):
+    def build(task, device):
+        estimator = TruncatedBackpropagation(**arguments)
+        return meta_step(task, UNROLL, estimator), None
+
+    return build
+
+
+# Name → function from task and device to what is timed, and a note.
+_ROWS = {
+    EXACT: _ours(),
+    SHARE: _ours(coordinate_share=0.1),
+    TAPE: lambda task, _: (tape_step(task, UNROLL), None),
+    PLAIN_JAX: _plain_jax,
+    MLP_LOPT: _mlp_lopt,
+    "training, the rule alone": lambda task, _: (
+        forward(task, make_rule(), UNROLL),
+        None,
+    ),
+    "training, rules.Adam": lambda task, _: (
+        forward(task, rules.Adam(), UNROLL),
+        None,
+    ),
+    "training, keras's Adam": lambda task, _: (keras_adam(task, UNROLL), None),
+}
 
 
 def _check_meta_gradient(task, jax_reference):
@@ -303,22 +352,24 @@ def _check_meta_gradient(task, jax_reference):
 
 
 def main():
-    """A process of the section `threads`: prints seconds of an outer step."""
+    """A process that measures one row and prints what it found."""
     parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--row", choices=_ROWS, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     processes.set_threads(arguments.threads)
-    processes.set_device("cpu")
-    task = make_task()
-    rows = {
-        EXACT: meta_step(task, UNROLL, TruncatedBackpropagation()),
-        SHARE: meta_step(
-            task, UNROLL, TruncatedBackpropagation(coordinate_share=0.1)
-        ),
-    }
-    first_calls(rows)
-    print(json.dumps(take_turns(rows, arguments.repeats)))
+    processes.set_device(arguments.device)
+    try:
+        function, note = _ROWS[arguments.row](make_task(), arguments.device)
+    except _MissingError as error:
+        print(json.dumps({"note": str(error)}))
+        return
+    first = first_calls({"": function})[""]
+    seconds = take_turns({"": function}, arguments.repeats)[""]
+    found = {"first_call_seconds": first, "seconds": seconds}
+    print(json.dumps(found | ({"note": note} if note else {})))
 
 
 if __name__ == "__main__":

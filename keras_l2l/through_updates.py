@@ -4,8 +4,8 @@ With the gradients of the optimizee as constants, dL/dφ is the derivative of
 Σ_t w_t ⟨∇f(θ_t), θ_t⟩, in which only θ_t depends on the rule. So a forward
 loop records what the rule saw and a backward loop multiplies a cotangent by
 the Jacobian of one step of the rule after another. Within a step everything
-is computed again: that costs a quarter more arithmetic and keeps a sixth of
-the numbers, which would take as long to write and to read.
+is computed again: that takes a quarter longer than a tape through all steps,
+and a sixth of the memory.
 """
 
 import math
