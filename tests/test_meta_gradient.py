@@ -67,7 +67,7 @@ def test_equals_an_outer_tape(task_name, rule_name):
 @pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
 @pytest.mark.parametrize("rule_name", ["CoordinatewiseLSTM", "Adam"])
 def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
-    task = components.TASKS["KerasTask-convnet"]()
+    task = components.TASKS["KerasTask-mlp"]()
     rule = components.RULES[rule_name]()
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     (size,) = [p.shape.num_elements() for p in carry.parameters]
@@ -86,7 +86,7 @@ def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
 
 @pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
 def test_the_way_back_in_blocks_is_the_same(coordinate_share, monkeypatch):
-    task = components.TASKS["KerasTask-convnet"]()
+    task = components.TASKS["KerasTask-mlp"]()
     rule = components.RULES["CoordinatewiseLSTM"]()
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     estimator = TruncatedBackpropagation(coordinate_share=coordinate_share)

@@ -11,7 +11,7 @@ from keras_l2l import rules, tasks
 from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.side_by_side import SideBySide
 from keras_l2l.through_updates import recorded_bytes
-from keras_l2l.unroll import start, unpack, unroll
+from keras_l2l.unroll import compile_unroll, start, unpack, unroll
 from tests import components
 
 SEEDS = [3, 1, 8]
@@ -30,22 +30,30 @@ def _run(function, *arguments):
     return tf.function(function, autograph=False)(*arguments)
 
 
-@pytest.mark.parametrize("name", components.task_names())
+# The others are multilayer perceptrons, too.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Quadratic-many",
+        "KerasTask-mlp",
+        "KerasTask-convnet",
+        "KerasTask-recurrent",
+        "KerasTask-two-by-two",
+    ],
+)
 def test_each_optimizee_trains_as_alone(name):
     task, rule = components.TASKS[name](), _rule()
     together = SideBySide(task, len(SEEDS))
     with warnings.catch_warnings():
         # Every kind of model that is tested here is vectorised.
         warnings.simplefilter("error", UserWarning)
-        carry, trajectory = _run(
-            lambda c: unroll(rule, together, c, STEPS),
-            start(rule, together, SEEDS),
+        carry, trajectory = compile_unroll(rule, together)(
+            start(rule, together, SEEDS), STEPS
         )
     parameters = unpack(rule, together, carry.parameters)
+    run_alone = compile_unroll(rule, task)
     for index, seed in enumerate(SEEDS):
-        alone, expected = _run(
-            lambda c: unroll(rule, task, c, STEPS), start(rule, task, seed)
-        )
+        alone, expected = run_alone(start(rule, task, seed), STEPS)
         np.testing.assert_allclose(
             trajectory.losses[:, index], expected.losses, rtol=1e-4
         )
@@ -74,9 +82,8 @@ def _one_by_one(task, rule, estimator, kept):
 
 # In one pass; in two; in blocks that end within an optimizee.
 @pytest.mark.parametrize("way", ["record", "replay", "blocks"])
-@pytest.mark.parametrize("name", ["KerasTask-convnet", "Quadratic-many"])
-def test_the_meta_gradient_is_the_sum_of_those_that_contribute(name, way):
-    task, rule = components.TASKS[name](), _rule()
+def test_the_meta_gradient_is_the_sum_of_those_that_contribute(way):
+    task, rule = components.TASKS["KerasTask-mlp"](), _rule()
     together = SideBySide(task, len(SEEDS))
     estimator = TruncatedBackpropagation(
         memory_budget=17 * recorded_bytes(rule, STEPS)
