@@ -222,7 +222,9 @@ def tape_step(task, steps):
 def forward(task, rule, steps):
     """Inner steps alone: the optimizee's training, nothing learned."""
     carry = start(rule, task, SEED)
-    step = tf.function(lambda c: unroll(rule, task, c, steps)[1].losses[-1])
+    step = tf.function(
+        lambda c: unroll(rule, task, c, steps, compiled=True)[1].losses[-1]
+    )
     return lambda: step(carry)
 
 

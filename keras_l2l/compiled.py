@@ -16,8 +16,8 @@ def compile_rule(rule):
 
     XLA fuses the elementwise operations, which TensorFlow runs one by one,
     each of them through memory. Compiled once for each list of shapes, which
-    takes longer than it saves unless there are many steps: so in meta-training
-    always, and in `L2LOptimizer` as Keras's `jit_compile` says.
+    takes longer than it saves unless there are many steps: so for the
+    meta-gradient. `L2LOptimizer` leaves it to Keras's `jit_compile`.
 
     Args:
         rule: An `UpdateRule`.

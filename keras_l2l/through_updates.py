@@ -78,7 +78,7 @@ def gradient_in_one_pass(
 
     def body(t, carry, losses, arrays):
         before = carry
-        carry, loss, gradients = inner_step(rule, task, carry)
+        carry, loss, gradients = inner_step(rule, task, carry, compiled=True)
         seen = _Seen(gradients, before.parameters, before.rule_state)
         arrays = recording.write(arrays, t, _pick(seen, chosen.rows))
         return t + 1, carry, losses.write(t, loss), arrays
@@ -136,7 +136,9 @@ def gradient_in_two_passes(
     parameters = _pick_list(carry.parameters, chosen.rows)
     local = _pick_local(carry.rule_state.local, chosen.rows)
     shared = carry.rule_state.shared
-    carry, trajectory = unroll(rule, task, carry, steps, record_gradients=True)
+    carry, trajectory = unroll(
+        rule, task, carry, steps, record_gradients=True, compiled=True
+    )
     weights *= tf.cast(contributes(trajectory.losses), weights.dtype)
     block_size = max(1, memory_budget // recorded_bytes(rule, steps))
     parts = []

@@ -95,6 +95,7 @@ def unroll(
     steps,
     record_gradients=False,
     differentiable=False,
+    compiled=False,
 ):
     """Trains an optimizee for some inner steps.
 
@@ -107,6 +108,8 @@ def unroll(
             Defaults to `False`.
         differentiable: Boolean. Unrolls in Python, for an outer
             `GradientTape`: a longer graph. Defaults to `False`.
+        compiled: Boolean. Whether XLA runs the rule: faster, and rounded
+            otherwise than in `model.fit`. Defaults to `False`.
 
     Returns:
         Tuple `(carry, trajectory)`: a `Carry` and a `Trajectory`.
@@ -119,7 +122,9 @@ def unroll(
         ]
 
     def body(index, carry, arrays):
-        carry, loss, gradients = inner_step(rule, task, carry)
+        carry, loss, gradients = inner_step(
+            rule, task, carry, compiled=compiled
+        )
         return index + 1, carry, record(arrays, index, loss, gradients)
 
     arrays = _arrays(carry, steps, record_gradients)
@@ -143,7 +148,7 @@ def unroll(
     return carry, Trajectory(losses, gradients if record_gradients else None)
 
 
-def inner_step(rule, task, carry, second_derivatives=False):
+def inner_step(rule, task, carry, second_derivatives=False, compiled=False):
     """One step of an optimizee's training.
 
     Args:
@@ -152,6 +157,7 @@ def inner_step(rule, task, carry, second_derivatives=False):
         carry: A `Carry`.
         second_derivatives: Boolean. Whether an outer tape sees how the
             gradients depend on the parameters. Defaults to `False`.
+        compiled: Boolean. Whether XLA runs the rule. Defaults to `False`.
 
     Returns:
         Tuple `(carry, loss, gradients)`: the next `Carry`, and the loss and
@@ -160,9 +166,8 @@ def inner_step(rule, task, carry, second_derivatives=False):
     loss, gradients, model_state = loss_and_gradients(rule, task, carry)
     if not second_derivatives:
         gradients = [tf.stop_gradient(gradient) for gradient in gradients]
-    updates, rule_state = compile_rule(rule)(
-        gradients, carry.parameters, carry.rule_state
-    )
+    call = compile_rule(rule) if compiled else rule
+    updates, rule_state = call(gradients, carry.parameters, carry.rule_state)
     parameters = [p + u for p, u in zip(carry.parameters, updates)]
     carry = Carry(
         parameters, model_state, rule_state, carry.step + 1, carry.seed
