@@ -15,26 +15,12 @@ import tensorflow as tf
 
 from keras_l2l import recording
 from keras_l2l.compiled import compile_backward, compile_rule
+from keras_l2l.coordinates import choose, flat, part
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
 # Coordinates whose step is taken back at once: its temporaries stay small.
 _BLOCK_SIZE = 2**13
-
-
-class _Coordinates(NamedTuple):
-    """Which coordinates of each parameter the meta-gradient is taken over.
-
-    Attributes:
-        rows: List of integer tensors `[M]`, or of `None` for all of them.
-        owners: List of integer tensors `[M]`: whose they are, of the
-            optimizees side by side.
-        scales: List of floats: how many coordinates each stands for.
-    """
-
-    rows: Any
-    owners: Any
-    scales: Any
 
 
 def recorded_bytes(rule, steps):
@@ -74,17 +60,18 @@ def gradient_in_one_pass(
         Tuple `(losses, gradients, carry)`.
     """
     steps = weights.shape[0]
-    chosen = _choose(carry.parameters, weights, share, seed)
+    optimizees = weights[0].shape.num_elements()
+    chosen = choose(carry.parameters, optimizees, share, seed)
 
     def body(t, carry, losses, arrays):
         before = carry
         carry, loss, gradients = inner_step(rule, task, carry, compiled=True)
         seen = _Seen(gradients, before.parameters, before.rule_state)
-        arrays = recording.write(arrays, t, _pick(seen, chosen.rows))
+        arrays = recording.write(arrays, t, _pick(seen, chosen))
         return t + 1, carry, losses.write(t, loss), arrays
 
     like = _pick(
-        _Seen(carry.parameters, carry.parameters, carry.rule_state), chosen.rows
+        _Seen(carry.parameters, carry.parameters, carry.rule_state), chosen
     )
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
@@ -98,7 +85,7 @@ def gradient_in_one_pass(
     loss, last, _ = loss_and_gradients(rule, task, carry)
     losses = losses.write(steps, loss).stack()
     weights *= tf.cast(contributes(losses), weights.dtype)
-    last = _pick_list(last, chosen.rows)
+    last = chosen.pick(last)
     gradients = _backward(rule, arrays, like, last, weights, chosen)
     return losses, gradients, carry
 
@@ -132,9 +119,10 @@ def gradient_in_two_passes(
         Tuple `(losses, gradients, carry)`.
     """
     steps = weights.shape[0]
-    chosen = _choose(carry.parameters, weights, share, seed)
-    parameters = _pick_list(carry.parameters, chosen.rows)
-    local = _pick_local(carry.rule_state.local, chosen.rows)
+    optimizees = weights[0].shape.num_elements()
+    chosen = choose(carry.parameters, optimizees, share, seed)
+    parameters = chosen.pick(carry.parameters)
+    local = chosen.pick_local(carry.rule_state.local)
     shared = carry.rule_state.shared
     carry, trajectory = unroll(
         rule, task, carry, steps, record_gradients=True, compiled=True
@@ -150,19 +138,15 @@ def gradient_in_two_passes(
 
         def gradient_of_block(start, count, index=index, gradient=gradient):
             state = tf.nest.map_structure(
-                lambda s: _part(s, start, count), local[index]
+                lambda s: part(s, start, count), local[index]
             )
             return _run_again(
                 rule,
-                _part(gradient, start, count, axis=1),
-                _part(_flat(parameters[index]), start, count),
+                part(gradient, start, count, axis=1),
+                part(flat(parameters[index]), start, count),
                 RuleState([state], shared),
                 weights,
-                _Coordinates(
-                    [None],
-                    [_part(chosen.owners[index], start, count)],
-                    [chosen.scales[index]],
-                ),
+                chosen.block(index, start, count),
             )
 
         parts.append(_over_blocks(gradient_of_block, size, block_size))
@@ -218,12 +202,12 @@ def _backward(rule, arrays, like, last, weights, chosen):
             def read(t):
                 seen = recording.read(arrays, t, like)
                 return _Seen(
-                    [_part(_flat(seen.gradients[index]), start, count)],
-                    [_part(_flat(seen.parameters[index]), start, count)],
+                    [part(flat(seen.gradients[index]), start, count)],
+                    [part(flat(seen.parameters[index]), start, count)],
                     seen.state._replace(
                         local=[
                             tf.nest.map_structure(
-                                lambda s: _part(s, start, count),
+                                lambda s: part(s, start, count),
                                 seen.state.local[index],
                             )
                         ]
@@ -233,13 +217,9 @@ def _backward(rule, arrays, like, last, weights, chosen):
             return _backward_loop(
                 rule,
                 read,
-                [_part(_flat(last[index]), start, count)],
+                [part(flat(last[index]), start, count)],
                 weights,
-                _Coordinates(
-                    [None],
-                    [_part(chosen.owners[index], start, count)],
-                    [chosen.scales[index]],
-                ),
+                chosen.block(index, start, count),
             )
 
         parts.append(_over_blocks(gradient_of_block, size, _BLOCK_SIZE))
@@ -254,7 +234,7 @@ def _backward_loop(rule, read, last, weights, chosen):
         read: Function from a step `t` to what the rule saw then.
         last: List of tensors, the gradients at θ_T.
         weights: Tensor `[T]` or `[T, K]`.
-        chosen: `_Coordinates`.
+        chosen: `Coordinates`.
 
     Returns:
         List of tensors, one for each of `rule.trainable_variables`.
@@ -324,65 +304,13 @@ def _over_blocks(gradient_of_block, size, block_size):
     return totals
 
 
-def _choose(parameters, weights, share, seed):
-    """All coordinates, or a random share, drawn without replacement."""
-    optimizees = weights[0].shape.num_elements()
-    rows, owners, scales = [], [], []
-    for index, parameter in enumerate(parameters):
-        size = parameter.shape.num_elements() // optimizees
-        kept = math.ceil(share * size)
-        if share == 1.0:
-            chosen = tf.range(optimizees * size)
-        else:
-            lots = tf.random.stateless_uniform([optimizees, size], seed + index)
-            _, chosen = tf.math.top_k(lots, kept, sorted=False)
-            # The coordinates of one optimizee stand after those of another.
-            chosen += size * tf.range(optimizees)[:, None]
-            chosen = tf.reshape(chosen, [-1])
-        rows.append(None if share == 1.0 else chosen)
-        owners.append(chosen // size)
-        scales.append(size / kept)
-    return _Coordinates(rows, owners, scales)
-
-
-def _pick(seen, rows):
+def _pick(seen, chosen):
     """The chosen coordinates of what the rule saw."""
-    if all(chosen is None for chosen in rows):
-        return seen
     return _Seen(
-        _pick_list(seen.gradients, rows),
-        _pick_list(seen.parameters, rows),
-        seen.state._replace(local=_pick_local(seen.state.local, rows)),
+        chosen.pick(seen.gradients),
+        chosen.pick(seen.parameters),
+        seen.state._replace(local=chosen.pick_local(seen.state.local)),
     )
-
-
-def _pick_local(local, rows):
-    return [
-        state
-        if chosen is None
-        else tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)  # noqa: B023
-        for state, chosen in zip(local, rows)
-    ]
-
-
-def _pick_list(tensors, rows):
-    return [
-        tensor if chosen is None else tf.gather(_flat(tensor), chosen)
-        for tensor, chosen in zip(tensors, rows)
-    ]
-
-
-def _part(tensor, start, count, axis=0):
-    """`count` rows from `start`; the shape is static, which XLA asks for."""
-    begin = [0] * axis + [start]
-    sizes = tensor.shape.as_list()
-    begin += [0] * (len(sizes) - len(begin))
-    sizes[axis] = count
-    return tf.slice(tensor, begin, sizes)
-
-
-def _flat(tensor):
-    return tf.reshape(tensor, [-1])
 
 
 def _zeros(rule):

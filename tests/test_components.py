@@ -27,6 +27,7 @@ ORDER = (
     "tasks",
     "side_by_side",
     "recording",
+    "coordinates",
     "compiled",
     "unroll",
     "through_updates",
