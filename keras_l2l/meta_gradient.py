@@ -12,7 +12,7 @@ from keras_l2l.through_updates import (
     gradient_in_two_passes,
     recorded_bytes,
 )
-from keras_l2l.unroll import Carry, is_packed
+from keras_l2l.unroll import is_packed, start
 
 # Recorded bytes for which optimizees are put side by side. More would pay a
 # few calls less and then wait for the processor's memory.
@@ -26,19 +26,38 @@ class Estimate(NamedTuple):
         losses: Tensor `[steps + 1]`, of the optimizee before each step of the
             unroll and after the last; `[steps + 1, K]` of `K` optimizees.
         gradients: List of tensors, one for each of
-            `rule.trainable_variables`: the gradient of the meta-loss, which
-            is the mean over the steps of w_t times the loss after the step,
-            summed over the optimizees that contribute.
-        carry: The `Carry` after the unroll.
+            `rule.trainable_variables`: the gradient of the meta-loss, summed
+            over the optimizees that contribute.
+        carry: What the next estimate starts from.
     """
 
     losses: Any
     gradients: Any
-    carry: Carry
+    carry: Any
 
 
 class MetaGradientEstimator(abc.ABC):
-    """Base class of the estimators of the meta-gradient."""
+    """Base class of the estimators of the meta-gradient.
+
+    Attributes:
+        learns_from_divergence: Boolean. Whether an unroll that diverged
+            contributes to the gradient. Defaults to `False`.
+    """
+
+    learns_from_divergence = False
+
+    def start(self, rule, task, seed):
+        """What the first estimate of an episode starts from. Runs eagerly.
+
+        Args:
+            rule: An `UpdateRule`.
+            task: A `Task`; or a `SideBySide` of at most `capacity` optimizees.
+            seed: Integer in [0, 2³¹). Of a `SideBySide`, a list of them.
+
+        Returns:
+            A structure of tensors. Defaults to a `Carry`.
+        """
+        return start(rule, task, seed)
 
     def capacity(self, rule, task, steps):
         """How many optimizees an estimate should train side by side.
@@ -54,7 +73,7 @@ class MetaGradientEstimator(abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def __call__(self, rule, task, carry, weights, seed, contributes=None):
+    def __call__(self, rule, task, carry, meta_loss, seed):
         """Unrolls optimizees and estimates the gradient of the meta-loss.
 
         Runs inside a `tf.function`.
@@ -62,15 +81,9 @@ class MetaGradientEstimator(abc.ABC):
         Args:
             rule: An `UpdateRule`.
             task: A `Task`; or a `SideBySide` of at most `capacity` optimizees.
-            carry: A `Carry`.
-            weights: Tensor `[steps]` of static shape, the weights w_t of the
-                losses after each of the steps; `[steps, K]` of `K`
-                optimizees.
+            carry: From `start`, or from the last estimate of the episode.
+            meta_loss: A `MetaLoss`.
             seed: Integer tensor `[2]`, for estimators that draw.
-            contributes: Function from the losses of the estimate to a
-                boolean, or booleans `[K]`. The gradient leaves out those of
-                `K` optimizees for which it is false. Defaults to `None`: all
-                contribute.
 
         Returns:
             An `Estimate`.
@@ -143,7 +156,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         room //= recorded_bytes(rule, steps) * self.coordinate_share
         return max(1, int(room // _coordinates(task)))
 
-    def __call__(self, rule, task, carry, weights, seed, contributes=None):
+    def __call__(self, rule, task, carry, meta_loss, seed):
         if self.coordinate_share < 1.0 and rule.independent != "coordinates":
             raise ValueError(
                 "Argument `coordinate_share` must be 1.0 for a rule whose "
@@ -152,28 +165,17 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             )
         if self.second_derivatives:
             return Estimate(
-                *backpropagate(rule, task, carry, weights, self.memory_budget)
+                *backpropagate(rule, task, carry, meta_loss, self.memory_budget)
             )
-        if contributes is None:
-            contributes = _all_contribute
         size = sum(p.shape.num_elements() for p in carry.parameters)
-        size *= recorded_bytes(rule, weights.shape[0]) * self.coordinate_share
+        size *= recorded_bytes(rule, meta_loss.steps) * self.coordinate_share
         arguments = (
-            rule,
-            task,
-            carry,
-            weights,
-            contributes,
-            self.coordinate_share,
-            seed,
+            *(rule, task, carry, meta_loss),
+            *(self.coordinate_share, seed),
         )
         if rule.independent != "coordinates" or size <= self.memory_budget:
             return Estimate(*gradient_in_one_pass(*arguments))
         return Estimate(*gradient_in_two_passes(*arguments, self.memory_budget))
-
-
-def _all_contribute(losses):
-    return tf.ones(losses.shape[1:], tf.bool)
 
 
 def _is_stackable(rule, task):

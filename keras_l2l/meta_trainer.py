@@ -13,6 +13,7 @@ from keras_l2l.meta_gradient import (
     MetaGradientEstimator,
     TruncatedBackpropagation,
 )
+from keras_l2l.meta_loss import TRANSFORMS, MetaLoss
 from keras_l2l.outer_loop import OuterLoop
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.tasks.base import Task, episode_seed
@@ -39,14 +40,20 @@ class MetaTrainer(keras.Model):
         task: A `Task`, or a list of tasks, each of which takes part in every
             outer step.
         horizon: Integer, a multiple of `unroll`. Inner steps in an episode.
-            Defaults to `100`.
+            Or a pair of them, the shortest and the longest: the lengths are
+            drawn between the two, log-uniformly. Defaults to `100`.
         unroll: Integer. Inner steps in an outer step. Defaults to `20`.
         optimizees: Integer. Optimizees of each task in an outer step; they
             are spread over the horizon, so that each outer step sees early
             and late training. Defaults to `1`.
+        tasks_per_step: Integer. If set, each outer step takes so many of the
+            tasks, at random; the others pause. Defaults to `None`, all.
         loss_weights: The weights w_t of the meta-loss: a sequence of
-            `horizon` floats, for the losses after inner step 1 … `horizon`.
+            `horizon` floats (the longest), for the losses after inner step 1 … `horizon`.
             Defaults to `None`, all one.
+        loss_transform: `"identity"` or `"log"`. With `"log"` the meta-loss is
+            of log(loss / first loss of the episode), in which tasks with
+            losses of all sizes count alike. Defaults to `"identity"`.
         estimator: A `MetaGradientEstimator`. Defaults to `None`,
             `TruncatedBackpropagation()`.
         divergence_limit: Float > 1. Defaults to `1e3`.
@@ -78,7 +85,9 @@ class MetaTrainer(keras.Model):
         horizon=100,
         unroll=20,
         optimizees=1,
+        tasks_per_step=None,
         loss_weights=None,
+        loss_transform="identity",
         estimator=None,
         divergence_limit=1e3,
         clipnorm=None,
@@ -91,13 +100,21 @@ class MetaTrainer(keras.Model):
                 "Argument `rule` must be a `keras_l2l.rules.UpdateRule`. "
                 f"Received: rule={rule!r}"
             )
-        checks.positive_integers(
-            horizon=horizon, unroll=unroll, optimizees=optimizees
-        )
-        if horizon % unroll:
+        checks.positive_integers(unroll=unroll, optimizees=optimizees)
+        horizons = _horizons(horizon, unroll)
+        tasks = _task_list("task", task)
+        if tasks_per_step is not None:
+            checks.positive_integers(tasks_per_step=tasks_per_step)
+            if tasks_per_step > len(tasks):
+                raise ValueError(
+                    "Argument `tasks_per_step` must not exceed the number of "
+                    f"tasks. Received: tasks_per_step={tasks_per_step} and "
+                    f"{len(tasks)} tasks"
+                )
+        if loss_transform not in TRANSFORMS:
             raise ValueError(
-                "Argument `horizon` must be a multiple of `unroll`. "
-                f"Received: horizon={horizon}, unroll={unroll}"
+                f"Argument `loss_transform` must be one of {TRANSFORMS}. "
+                f"Received: loss_transform={loss_transform!r}"
             )
         estimator = estimator or TruncatedBackpropagation()
         if not isinstance(estimator, MetaGradientEstimator):
@@ -113,16 +130,18 @@ class MetaTrainer(keras.Model):
         if clipnorm is not None:
             checks.positive_numbers(clipnorm=clipnorm)
         self.rule = rule
-        self.horizon = horizon
+        self.horizon = horizons[1]
         self.seed = seed
-        self._loss_weights = _loss_weights(loss_weights, horizon)
+        self._loss_weights = _loss_weights(loss_weights, self.horizon)
         self._outer_loop = OuterLoop(
             rule,
-            _task_list("task", task),
-            horizon,
+            tasks,
+            horizons,
             unroll,
             optimizees,
+            tasks_per_step,
             self._loss_weights,
+            loss_transform,
             estimator,
             float(divergence_limit),
             clipnorm,
@@ -132,14 +151,18 @@ class MetaTrainer(keras.Model):
         self._validation_functions = _Functions()
         self.built = True
 
-    def compile(self, optimizer="adam"):
+    def compile(self, optimizer="adam", jit_compile=False):
         """Sets the meta-optimizer.
 
         Args:
             optimizer: A `keras.optimizers.Optimizer`, or the name of one.
                 Defaults to `"adam"`.
+            jit_compile: Boolean. Whether XLA compiles the training of the
+                validation's optimizees: seconds to compile for each task,
+                several times faster from then on. Defaults to `False`.
         """
-        super().compile(optimizer=optimizer)
+        super().compile(optimizer=optimizer, jit_compile=jit_compile)
+        self._validation_functions = _Functions()
         self.optimizer.build(self.rule.trainable_variables)
         self._apply_function = tf.function(self._apply, autograph=False)
 
@@ -150,6 +173,7 @@ class MetaTrainer(keras.Model):
         validation_task=None,
         validation_episodes=8,
         validation_freq=1,
+        validation_horizon=None,
         callbacks=None,
         verbose="auto",
         backup_dir=None,
@@ -174,6 +198,8 @@ class MetaTrainer(keras.Model):
                 Defaults to `8`.
             validation_freq: Integer. Validates each so many epochs.
                 Defaults to `1`.
+            validation_horizon: Integer. Inner steps of a validation episode.
+                Defaults to `None`, the longest of training.
             callbacks: List of `keras.callbacks.Callback`.
             verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
             backup_dir: Directory. After each epoch all that the run needs is
@@ -228,7 +254,7 @@ class MetaTrainer(keras.Model):
             logs = self._run_epoch(steps_per_epoch, callbacks)
             if validation_tasks and (epoch + 1) % validation_freq == 0:
                 logs["val_loss"] = self.evaluate(
-                    validation_tasks, validation_episodes
+                    validation_tasks, validation_episodes, validation_horizon
                 )
                 self._best.offer(logs["val_loss"], self.rule.get_weights())
             callbacks.on_epoch_end(epoch, logs)
@@ -301,10 +327,16 @@ class MetaTrainer(keras.Model):
     def _validate(self, task, horizon, seed, weights):
         """The meta-loss of one whole episode."""
         if task not in self._validation_functions:
-            self._validation_functions[task] = compile_unroll(self.rule, task)
+            self._validation_functions[task] = compile_unroll(
+                self.rule, task, bool(self.jit_compile)
+            )
         carry = start(self.rule, task, seed)
         _, trajectory = self._validation_functions[task](carry, horizon)
-        return float(np.mean(weights * trajectory.losses[1:].numpy()))
+        meta_loss = MetaLoss(
+            tf.constant(weights, trajectory.losses.dtype),
+            transform=self._outer_loop.loss_transform,
+        )
+        return float(meta_loss(trajectory.losses))
 
     def _apply(self, gradients):
         self.optimizer.apply(gradients, self.rule.trainable_variables)
@@ -394,6 +426,25 @@ def _task_list(argument, tasks):
             f"list of them. Received: {argument}={tasks!r}"
         )
     return tasks
+
+
+def _horizons(horizon, unroll):
+    """The shortest and the longest horizon."""
+    horizons = horizon if isinstance(horizon, list | tuple) else [horizon] * 2
+    if len(horizons) != 2:
+        raise ValueError(
+            "Argument `horizon` must be an integer or a pair of integers. "
+            f"Received: horizon={horizon!r}"
+        )
+    for value in horizons:
+        checks.positive_integers(horizon=value)
+    if any(value % unroll for value in horizons) or horizons[0] > horizons[1]:
+        raise ValueError(
+            "Argument `horizon` must be a multiple of `unroll`, or the "
+            "shortest and the longest such multiple. "
+            f"Received: horizon={horizon}, unroll={unroll}"
+        )
+    return tuple(horizons)
 
 
 def _loss_weights(weights, horizon):

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.side_by_side import SideBySide
 from keras_l2l.tasks.base import episode_seed
-from keras_l2l.unroll import start
 
 
 @dataclasses.dataclass
@@ -19,14 +19,13 @@ class _Place:
     Attributes:
         length: Inner steps of the current episode.
         position: Inner steps done in this episode.
-        limit: The loss beyond which this episode has diverged; infinite
-            until its first loss is known.
+        first_loss: The first loss of this episode; NaN until it is known.
         running: Whether there is an optimizee, in the midst of its episode.
     """
 
     length: int
     position: int = 0
-    limit: float = math.inf
+    first_loss: float = math.nan
     running: bool = False
 
 
@@ -47,17 +46,35 @@ class _Group:
     carry: Any = None
 
 
+class _Outcome(NamedTuple):
+    """What an unroll of a group gave: of each optimizee, and of all."""
+
+    meta_losses: Any
+    gradients: Any
+    carry: Any
+    first_losses: Any
+    diverged: Any
+    contributes: Any
+
+
+# Streams of random numbers of the outer loop itself.
+_LENGTHS, _TASKS = 1, 2
+
+
 class OuterLoop:
     """Runs an unroll of every optimizee and collects the meta-gradients.
 
     Args:
         rule: An `UpdateRule`.
         tasks: List of `Task`.
-        horizon: Integer. Inner steps in an episode.
+        horizons: Pair of integers, the shortest and the longest. Inner steps
+            in an episode.
         unroll: Integer. Inner steps in an outer step.
         optimizees: Integer. Optimizees of each task, which are trained side
             by side as far as the estimator can.
+        tasks_per_step: Integer or `None`, see `MetaTrainer`.
         loss_weights: Array `[horizon]`, the weights of the meta-loss.
+        loss_transform: String, see `MetaTrainer`.
         estimator: A `MetaGradientEstimator`.
         divergence_limit: Float, see `MetaTrainer`.
         clipnorm: Float or `None`, see `MetaTrainer`.
@@ -68,10 +85,12 @@ class OuterLoop:
         self,
         rule,
         tasks,
-        horizon,
+        horizons,
         unroll,
         optimizees,
+        tasks_per_step,
         loss_weights,
+        loss_transform,
         estimator,
         divergence_limit,
         clipnorm,
@@ -79,20 +98,23 @@ class OuterLoop:
     ):
         self.rule = rule
         self.tasks = tasks
-        self.horizon = horizon
+        self.shortest_horizon, self.horizon = horizons
         self.unroll = unroll
         self.loss_weights = loss_weights
+        self.loss_transform = loss_transform
+        self._tasks_per_step = tasks_per_step or len(tasks)
         self.estimator = estimator
         self.divergence_limit = divergence_limit
         self.clipnorm = clipnorm
         self.seed = seed
         self._episodes = 0
         self._steps = 0
+        self._optimizees_of_task = optimizees
         # The first episodes have different lengths, so that the optimizees
         # are spread over the horizon from then on.
-        unrolls = horizon // unroll
+        unrolls = self.horizon // unroll
         lengths = [
-            horizon - k * unrolls // optimizees * unroll
+            self.horizon - k * unrolls // optimizees * unroll
             for k in range(optimizees)
         ]
         self._groups = [
@@ -108,8 +130,8 @@ class OuterLoop:
 
     @property
     def optimizees(self):
-        """Optimizees in an outer step, over all tasks."""
-        return sum(len(group.places) for group in self._groups)
+        """Optimizees in an outer step, over all tasks of the step."""
+        return self._optimizees_of_task * self._tasks_per_step
 
     @property
     def inner_steps(self):
@@ -117,39 +139,43 @@ class OuterLoop:
         return self.optimizees * self.unroll
 
     def step(self):
-        """One unroll of every optimizee.
+        """One unroll of every optimizee of the tasks of this step.
 
         Returns:
             Tuple `(meta_losses, gradients)`: a list of floats, of the
-            optimizees that did not diverge, and the mean of their
-            meta-gradients (`None` if all diverged).
+            optimizees that did not diverge, and the mean meta-gradient of
+            those that contribute (`None` if there are none).
         """
-        losses, gradients = [], []
+        losses, gradients, contributors = [], [], 0
+        tasks = self._tasks_of_step()
         for index, group in enumerate(self._groups):
+            if group.task_index not in tasks:
+                continue
             self._start_episodes(group)
-            meta_losses, gradient, group.carry, limits, diverged = (
-                self._function(group)(
-                    group.carry,
-                    self._like_losses(group, [p.limit for p in group.places]),
-                    self._weights(group),
-                    tf.constant([self._steps, index]),
-                )
+            outcome = self._function(group)(
+                group.carry,
+                self._like_losses(group, [p.first_loss for p in group.places]),
+                self._weights(group),
+                tf.constant([self._steps, index]),
             )
-            diverged = np.atleast_1d(diverged)
-            for place, limit, is_lost in zip(
-                group.places, np.atleast_1d(limits), diverged
+            group.carry = outcome.carry
+            diverged = np.atleast_1d(outcome.diverged)
+            for place, first_loss, is_lost in zip(
+                group.places, np.atleast_1d(outcome.first_losses), diverged
             ):
-                place.limit = float(limit)
+                place.first_loss = float(first_loss)
                 place.position += self.unroll
                 if is_lost or place.position >= place.length:
                     place.running = False
-            losses += np.atleast_1d(meta_losses)[~diverged].tolist()
-            if not diverged.all():
-                gradients.append(gradient)
+            losses += np.atleast_1d(outcome.meta_losses)[~diverged].tolist()
+            contributes = np.atleast_1d(outcome.contributes)
+            if contributes.any():
+                gradients.append(outcome.gradients)
+                contributors += int(contributes.sum())
             if not any(place.running for place in group.places):
                 group.carry = None
         self._steps += 1
-        mean = [sum(parts) / len(losses) for parts in zip(*gradients)]
+        mean = [sum(parts) / contributors for parts in zip(*gradients)]
         return losses, mean or None
 
     def state(self):
@@ -173,10 +199,12 @@ class OuterLoop:
                 [list(spec.shape) for spec in task.parameter_specs]
                 for task in self.tasks
             ],
-            "horizon": self.horizon,
+            "horizon": [self.shortest_horizon, self.horizon],
             "unroll": self.unroll,
             "optimizees": [len(group.places) for group in self._groups],
+            "tasks_per_step": self._tasks_per_step,
             "loss_weights": self.loss_weights.tolist(),
+            "loss_transform": self.loss_transform,
             "estimator": {
                 "class_name": type(self.estimator).__name__,
                 **{
@@ -199,7 +227,9 @@ class OuterLoop:
             group.places = [_Place(**place) for place in places]
             group.carry = None
             if any(place.running for place in group.places):
-                like = start(self.rule, group.task, self._seeds_of(group))
+                like = self.estimator.start(
+                    self.rule, group.task, self._seeds_of(group)
+                )
                 group.carry = tf.nest.map_structure(
                     lambda leaf: tf.constant(next(arrays), leaf.dtype), like
                 )
@@ -221,21 +251,44 @@ class OuterLoop:
         for row in rows:
             place = group.places[row]
             if place.position:
-                place.length = self.horizon
-            place.position, place.limit, place.running = 0, math.inf, True
+                place.length = self._length()
+            place.position, place.first_loss = 0, math.nan
+            place.running = True
             seeds.append(episode_seed(self.seed, "train", self._episodes))
             self._episodes += 1
         if len(group.places) == 1:
-            group.carry = start(self.rule, group.task, seeds[0])
+            group.carry = self.estimator.start(
+                self.rule, group.task, seeds[0]
+            )
             return
         task = SideBySide(self.tasks[group.task_index], len(rows))
-        fresh = start(self.rule, task, seeds)
+        fresh = self.estimator.start(self.rule, task, seeds)
         if group.carry is None:
             group.carry = fresh
         else:
             group.carry = _with_rows(
                 group.carry, rows, fresh, len(group.places)
             )
+
+    def _length(self):
+        """Inner steps of the next episode: log-uniform, whole unrolls."""
+        if self.shortest_horizon == self.horizon:
+            return self.horizon
+        share = self._generator(_LENGTHS, self._episodes).uniform()
+        ratio = self.shortest_horizon / self.horizon
+        unrolls = self.horizon * ratio**share / self.unroll
+        return max(1, round(unrolls)) * self.unroll
+
+    def _tasks_of_step(self):
+        """Indices of the tasks that take part in this step."""
+        if self._tasks_per_step == len(self.tasks):
+            return range(len(self.tasks))
+        return self._generator(_TASKS, self._steps).choice(
+            len(self.tasks), self._tasks_per_step, replace=False
+        )
+
+    def _generator(self, stream, index):
+        return np.random.default_rng([self.seed, stream, index])
 
     def _seeds_of(self, group):
         return [0] * len(group.places) if len(group.places) > 1 else 0
@@ -263,27 +316,31 @@ class OuterLoop:
     def _unroll_function(self, task):
         # As in Keras's own training: no conversion of Python control flow.
         @tf.function(autograph=False)
-        def unroll_once(carry, limits, weights, seed):
-            def limits_after(losses):
-                first = self.divergence_limit * (1.0 + tf.abs(losses[0]))
-                return tf.where(tf.math.is_inf(limits), first, limits)
-
-            def are_healthy(losses):
-                # A NaN is not below the limit either.
-                losses = tf.cast(losses, tf.float32)
-                return tf.reduce_all(losses <= limits_after(losses), 0)
-
+        def unroll_once(carry, first_loss, weights, seed):
+            meta_loss = MetaLoss(
+                weights, first_loss, self.loss_transform, self.divergence_limit
+            )
             losses, gradients, carry = self.estimator(
-                self.rule, task, carry, weights, seed, are_healthy
+                self.rule, task, carry, meta_loss, seed
             )
             losses = tf.cast(losses, tf.float32)
-            healthy = are_healthy(losses)
-            for gradient in gradients:
-                healthy &= tf.reduce_all(tf.math.is_finite(gradient))
+            diverged = meta_loss.has_diverged(losses)
+            usable = tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(g)) for g in gradients]
+            )
             if self.clipnorm is not None:
                 gradients, _ = tf.clip_by_global_norm(gradients, self.clipnorm)
-            meta_losses = tf.reduce_mean(weights * losses[1:], 0)
-            return meta_losses, gradients, carry, limits_after(losses), ~healthy
+            contributes = tf.fill(tf.shape(diverged), usable)
+            if not self.estimator.learns_from_divergence:
+                contributes &= ~diverged
+            return _Outcome(
+                meta_losses=meta_loss(losses),
+                gradients=gradients,
+                carry=carry,
+                first_losses=meta_loss.first_loss(losses),
+                diverged=diverged | ~usable,
+                contributes=contributes,
+            )
 
         return unroll_once
 

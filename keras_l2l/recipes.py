@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_l2l import evaluation, rules, tasks
+from keras_l2l.evolution import AntitheticES, PersistentES
 from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_trainer import MetaTrainer
 from keras_l2l.tasks.base import episode_seed
@@ -22,10 +23,15 @@ class Stage:
     """A part of a meta-training, with a meta-optimizer of its own.
 
     Attributes:
+        horizon: Integer or pair of integers, see `MetaTrainer`.
         unroll: Integer. Inner steps in an outer step.
+        tasks_per_step: Integer or `None`, see `MetaTrainer`.
+        loss_transform: String, see `MetaTrainer`.
+        estimator: String, the name of an estimator.
+        stddev: Float, of the perturbations of evolution strategies.
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
-            `"linear"`, proportional to t, which counts the end of an episode
+            `"root"`, to √t; `"linear"`, to t, which counts the end of an episode
             for more than its beginning; `"quadratic"`, to t²; or `"ends"`,
             which grow with the cube of the position in an unroll, so that an
             unroll is judged by where it leads and not by how fast, and from
@@ -44,7 +50,12 @@ class Stage:
         seed: Integer, added to the recipe's for the episodes of this stage.
     """
 
+    horizon: int | tuple[int, int] = 100
     unroll: int = 20
+    tasks_per_step: int | None = None
+    loss_transform: str = "identity"
+    estimator: str = "TruncatedBackpropagation"
+    stddev: float = 0.01
     optimizees: int = 2
     loss_weights: str = "equal"
     second_derivatives: bool = False
@@ -71,11 +82,15 @@ class Recipe:
         rule_arguments: Dict, its arguments.
         task: String, the name of a function or class of `keras_l2l.tasks`.
         task_arguments: Dict, its arguments.
-        horizon: Integer. Inner steps in an episode.
         stages: Tuple of `Stage`s. Each starts with the meta-parameters with
             which the one before ended.
         global_clipnorm: Float. Largest norm of a mean meta-gradient.
+        validation_task: String, as `task`; `None` has fresh optimizees of the
+            task itself.
+        validation_arguments: Dict, its arguments.
+        validation_horizon: Integer or `None`, see `MetaTrainer.fit`.
         validation_episodes: Integer.
+        jit_compile: Boolean, see `MetaTrainer.compile`.
         seed: Integer. Of the rule's initialisation and of all episodes.
         score_steps: Tuple of integers. The inner steps after which the
             loss on the task's test data is a score.
@@ -88,9 +103,14 @@ class Recipe:
     rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(),)
-    horizon: int = 100
     global_clipnorm: float = 1.0
+    validation_task: str | None = None
+    validation_arguments: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )
+    validation_horizon: int | None = None
     validation_episodes: int = 8
+    jit_compile: bool = False
     seed: int = 0
     score_steps: tuple[int, ...] = (100, 200)
 
@@ -118,6 +138,7 @@ _RECIPES = {
             # show, those of the optimizee's gradients included.
             stages=(
                 Stage(
+                    horizon=200,
                     loss_weights="linear",
                     coordinate_share=0.25,
                     epochs=37,
@@ -125,6 +146,7 @@ _RECIPES = {
                     validation_freq=0,
                 ),
                 Stage(
+                    horizon=200,
                     unroll=100,
                     loss_weights="linear",
                     coordinate_share=0.25,
@@ -136,6 +158,7 @@ _RECIPES = {
                     seed=77,
                 ),
                 Stage(
+                    horizon=200,
                     unroll=100,
                     loss_weights="ends",
                     coordinate_share=0.25,
@@ -148,6 +171,7 @@ _RECIPES = {
                     seed=77,
                 ),
                 Stage(
+                    horizon=200,
                     unroll=100,
                     loss_weights="ends",
                     coordinate_share=0.25,
@@ -159,6 +183,7 @@ _RECIPES = {
                     seed=78,
                 ),
                 Stage(
+                    horizon=200,
                     unroll=200,
                     optimizees=4,
                     loss_weights="quadratic",
@@ -173,7 +198,42 @@ _RECIPES = {
                     seed=100,
                 ),
             ),
-            horizon=200,
+        ),
+        Recipe(
+            name="general",
+            description=(
+                "A recurrent cell for each tensor over orthogonalised "
+                "momentum, trained on a mixture of small models of many kinds."
+            ),
+            rule="Hierarchical",
+            rule_arguments={"units": 8, "coordinate_units": 4},
+            task="mixture",
+            task_arguments={"count": 24},
+            validation_task="mixture",
+            validation_arguments={"count": 8, "seed": 1},
+            validation_horizon=2000,
+            validation_episodes=1,
+            jit_compile=True,
+            global_clipnorm=10.0,
+            stages=(
+                Stage(
+                    horizon=(100, 1000),
+                    unroll=50,
+                    optimizees=1,
+                    tasks_per_step=4,
+                    loss_weights="root",
+                    loss_transform="log",
+                    estimator="PersistentES",
+                    stddev=0.04,
+                    epochs=40,
+                    steps_per_epoch=200,
+                    learning_rate=3e-3,
+                    beta_2=0.99,
+                    decay_epochs=40,
+                    final_rate=0.1,
+                    validation_freq=2,
+                ),
+            ),
         ),
         Recipe(
             name="lstm-digits",
@@ -252,15 +312,18 @@ def run(
         **recipe.rule_arguments, seed=recipe.seed
     )
     task = make_task(recipe)
+    # By default fresh optimizees on the training data: the test data stay
+    # unseen.
+    validation_task = make_validation_task(recipe) or task
     losses = []
     for index, stage in enumerate(recipe.stages):
         trainer = _make_trainer(rule, task, recipe, stage)
         history = trainer.fit(
             epochs=stage.epochs,
             steps_per_epoch=stage.steps_per_epoch,
-            # Fresh optimizees on the training data: the test data stay unseen.
-            validation_task=task if stage.validation_freq else None,
+            validation_task=validation_task if stage.validation_freq else None,
             validation_episodes=recipe.validation_episodes,
+            validation_horizon=recipe.validation_horizon,
             validation_freq=stage.validation_freq or 1,
             callbacks=callbacks,
             verbose=verbose,
@@ -326,6 +389,20 @@ def make_task(recipe):
     return getattr(tasks, recipe.task)(**recipe.task_arguments)
 
 
+def make_validation_task(recipe):
+    """What the meta-parameters are selected on, if not the task.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        A `Task`, a list of them, or `None`.
+    """
+    if recipe.validation_task is None:
+        return None
+    return getattr(tasks, recipe.validation_task)(**recipe.validation_arguments)
+
+
 def _changed(recipe, epochs, steps_per_epoch, seed):
     """The recipe with what the user asked for, where that is not `None`."""
     changes = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
@@ -341,14 +418,13 @@ def _make_trainer(rule, task, recipe, stage):
     trainer = MetaTrainer(
         rule,
         task,
-        horizon=recipe.horizon,
+        horizon=stage.horizon,
         unroll=stage.unroll,
         optimizees=stage.optimizees,
-        loss_weights=_loss_weights(recipe.horizon, stage),
-        estimator=TruncatedBackpropagation(
-            second_derivatives=stage.second_derivatives,
-            coordinate_share=stage.coordinate_share,
-        ),
+        tasks_per_step=stage.tasks_per_step,
+        loss_weights=_loss_weights(stage),
+        loss_transform=stage.loss_transform,
+        estimator=_ESTIMATORS[stage.estimator](stage),
         clipnorm=stage.clipnorm,
         seed=recipe.seed + stage.seed,
     )
@@ -362,18 +438,29 @@ def _make_trainer(rule, task, recipe, stage):
             rate,
             beta_2=stage.beta_2,
             global_clipnorm=recipe.global_clipnorm,
-        )
+        ),
+        jit_compile=recipe.jit_compile,
     )
     return trainer
 
 
-def _loss_weights(horizon, stage):
+_ESTIMATORS = {
+    "TruncatedBackpropagation": lambda stage: TruncatedBackpropagation(
+        second_derivatives=stage.second_derivatives,
+        coordinate_share=stage.coordinate_share,
+    ),
+    "PersistentES": lambda stage: PersistentES(stage.stddev),
+    "AntitheticES": lambda stage: AntitheticES(stage.stddev),
+}
+
+
+def _loss_weights(stage):
     """Array `[horizon]` of mean one."""
-    step = np.arange(horizon)
+    step = np.arange(np.max(stage.horizon))
     if stage.loss_weights == "ends":
         unroll, position = np.divmod(step, stage.unroll)
         weights = ((position + 1) / stage.unroll) ** 3 * (1 + unroll / 2)
     else:
-        power = {"equal": 0, "linear": 1, "quadratic": 2}[stage.loss_weights]
+        power = {"equal": 0, "root": 0.5, "linear": 1, "quadratic": 2}[stage.loss_weights]
         weights = (step + 1.0) ** power
     return weights / weights.mean()

@@ -13,7 +13,7 @@ from keras_l2l.unroll import (
 )
 
 
-def backpropagate(rule, task, carry, weights, memory_budget):
+def backpropagate(rule, task, carry, meta_loss, memory_budget):
     """Backpropagation through an unroll, one inner step at a time.
 
     A forward loop records the carry before each step. A backward loop runs
@@ -27,8 +27,7 @@ def backpropagate(rule, task, carry, weights, memory_budget):
         rule: An `UpdateRule`.
         task: A `Task`.
         carry: A `Carry`.
-        weights: Tensor `[T]` of static shape. Weights of the losses after
-            each of the steps; the meta-loss is their weighted mean.
+        meta_loss: A `MetaLoss`.
         memory_budget: Integer, in bytes.
 
     Returns:
@@ -39,12 +38,17 @@ def backpropagate(rule, task, carry, weights, memory_budget):
         [Chen et al., 2016](https://arxiv.org/abs/1604.06174), for the
         segments.
     """
-    steps = weights.shape[0]
+    steps = meta_loss.steps
     length = _segment_length(carry, steps, memory_budget)
     segments = math.ceil(steps / length)
     variables = [v.value for v in rule.trainable_variables]
     # Of the loss at θ_t, for t = 0 … T.
-    weights = tf.concat([tf.zeros([1], weights.dtype), weights / steps], 0)
+    weights = tf.concat([[0.0], meta_loss.weights / steps], 0)
+    first_loss = meta_loss.first_loss(loss_and_gradients(rule, task, carry)[:1])
+
+    def weight_of(loss, t):
+        slope = meta_loss.derivative(loss, first_loss)
+        return tf.stop_gradient(tf.cast(weights[t], loss.dtype) * slope)
 
     starts = recording.arrays(carry, segments)
     starts = recording.write(starts, 0, carry)
@@ -91,8 +95,8 @@ def backpropagate(rule, task, carry, weights, memory_budget):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 after, loss, _ = inner_step(rule, task, before, True)
-                weight = tf.cast(weights[begin + index], loss.dtype)
-                objective = weight * loss + _inner_product(
+                objective = weight_of(loss, begin + index) * loss
+                objective += _inner_product(
                     recording.floating(after), cotangents, loss.dtype
                 )
             products = tape.gradient(
@@ -124,9 +128,8 @@ def backpropagate(rule, task, carry, weights, memory_budget):
     cotangents = [
         tf.zeros_like(leaf) for leaf in recording.floating(next_carry)
     ]
-    cotangents[: len(slope)] = [
-        tf.cast(weights[steps], g.dtype) * g for g in slope
-    ]
+    weight = weight_of(loss, steps)
+    cotangents[: len(slope)] = [tf.cast(weight, g.dtype) * g for g in slope]
     cotangents, gradients = back_through_segment(
         tf.constant(segments - 1),
         carries,

@@ -41,7 +41,7 @@ def recorded_bytes(rule, steps):
 
 
 def gradient_in_one_pass(
-    rule, task, carry, weights, contributes, share=1.0, seed=None
+    rule, task, carry, meta_loss, share=1.0, seed=None
 ):
     """Trains optimizees and takes the meta-gradient from what was recorded.
 
@@ -49,9 +49,7 @@ def gradient_in_one_pass(
         rule: An `UpdateRule`.
         task: A `Task`, or a `SideBySide`.
         carry: A `Carry`.
-        weights: Tensor `[T]` or `[T, K]` of static shape.
-        contributes: Function from the losses, `[T + 1]` or `[T + 1, K]`, to a
-            boolean or booleans `[K]`: whose losses the meta-gradient is of.
+        meta_loss: A `MetaLoss`.
         share: Float in (0, 1]. Share of the coordinates that is recorded,
             for a rule whose coordinates are independent.
         seed: Integer tensor `[2]`. Which ones, if not all.
@@ -59,9 +57,8 @@ def gradient_in_one_pass(
     Returns:
         Tuple `(losses, gradients, carry)`.
     """
-    steps = weights.shape[0]
-    optimizees = weights[0].shape.num_elements()
-    chosen = choose(carry.parameters, optimizees, share, seed)
+    steps = meta_loss.steps
+    chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
 
     def body(t, carry, losses, arrays):
         before = carry
@@ -84,7 +81,7 @@ def gradient_in_one_pass(
     )
     loss, last, _ = loss_and_gradients(rule, task, carry)
     losses = losses.write(steps, loss).stack()
-    weights *= tf.cast(contributes(losses), weights.dtype)
+    weights = meta_loss.slopes(losses)
     last = chosen.pick(last)
     gradients = _backward(rule, arrays, like, last, weights, chosen)
     return losses, gradients, carry
@@ -94,8 +91,7 @@ def gradient_in_two_passes(
     rule,
     task,
     carry,
-    weights,
-    contributes,
+    meta_loss,
     share=1.0,
     seed=None,
     memory_budget=2**30,
@@ -109,8 +105,7 @@ def gradient_in_two_passes(
         rule: An `UpdateRule`.
         task: A `Task`, or a `SideBySide`.
         carry: A `Carry`.
-        weights: Tensor `[T]` or `[T, K]` of static shape.
-        contributes: As for `gradient_in_one_pass`.
+        meta_loss: A `MetaLoss`.
         share: As for `gradient_in_one_pass`.
         seed: As for `gradient_in_one_pass`.
         memory_budget: Integer, in bytes. Defaults to 1 GiB.
@@ -118,16 +113,15 @@ def gradient_in_two_passes(
     Returns:
         Tuple `(losses, gradients, carry)`.
     """
-    steps = weights.shape[0]
-    optimizees = weights[0].shape.num_elements()
-    chosen = choose(carry.parameters, optimizees, share, seed)
+    steps = meta_loss.steps
+    chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
     parameters = chosen.pick(carry.parameters)
     local = chosen.pick_local(carry.rule_state.local)
     shared = carry.rule_state.shared
     carry, trajectory = unroll(
         rule, task, carry, steps, record_gradients=True, compiled=True
     )
-    weights *= tf.cast(contributes(trajectory.losses), weights.dtype)
+    weights = meta_loss.slopes(trajectory.losses)
     block_size = max(1, memory_budget // recorded_bytes(rule, steps))
     parts = []
     for index, parameter in enumerate(parameters):

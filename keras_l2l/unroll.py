@@ -68,12 +68,15 @@ def start(rule, task, seed):
     )
 
 
-def compile_unroll(rule, task):
+def compile_unroll(rule, task, jit_compile=False):
     """`unroll` as a graph, with one trace for all seeds and all lengths.
 
     Args:
         rule: An `UpdateRule`.
         task: A `Task`.
+        jit_compile: Boolean. Whether XLA compiles the whole loop, for each
+            length anew: faster where many are of one length, and rounded
+            otherwise than in `model.fit`. Defaults to `False`.
 
     Returns:
         Function from a `Carry` and a number of inner steps to a `Carry` and a
@@ -81,10 +84,12 @@ def compile_unroll(rule, task):
     """
 
     # As in Keras's own training: no conversion of Python control flow.
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def run(carry, steps):
         return unroll(rule, task, carry, steps)
 
+    if jit_compile:
+        return run
     return lambda carry, steps: run(carry, tf.constant(steps, tf.int32))
 
 

@@ -2,6 +2,7 @@
 
 from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
 from keras_l2l.rules.hand_designed import SGD, Adam, Momentum, RMSprop
+from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Adam",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
+    "Hierarchical",
     "Momentum",
     "RMSprop",
     "RuleState",

@@ -3,6 +3,14 @@
 from keras_l2l.tasks.base import Task
 from keras_l2l.tasks.image import digits_mlp, mnist_mlp
 from keras_l2l.tasks.keras_model import KerasTask
+from keras_l2l.tasks.mixture import mixture
 from keras_l2l.tasks.quadratic import Quadratic
 
-__all__ = ["KerasTask", "Quadratic", "Task", "digits_mlp", "mnist_mlp"]
+__all__ = [
+    "KerasTask",
+    "Quadratic",
+    "Task",
+    "digits_mlp",
+    "mixture",
+    "mnist_mlp",
+]

@@ -1,12 +1,9 @@
 """Image classifiers: the paper's MNIST optimizee, and digits by default."""
 
-import functools
-
 import keras
 
+from keras_l2l.tasks import datasets
 from keras_l2l.tasks.keras_model import KerasTask
-
-_DIGITS_TEST = 360  # a fifth of the 1,797 digits
 
 
 def mnist_mlp(
@@ -39,7 +36,7 @@ def mnist_mlp(
         section 3.2.
     """
     return _classifier(
-        "mnist", _mnist(), units, depth, activation, batch_size, stddev
+        "mnist", datasets.images("mnist"), units, depth, activation, batch_size, stddev
     )
 
 
@@ -68,12 +65,14 @@ def digits_mlp(
         A `KerasTask`.
     """
     return _classifier(
-        "digits", _digits(), units, depth, activation, batch_size, stddev
+        "digits", datasets.digits(), units, depth, activation, batch_size, stddev
     )
 
 
 def _classifier(name, data, units, depth, activation, batch_size, stddev):
-    train_data, test_data = data
+    train_data, test_data = (
+        (images.reshape(len(images), -1), labels) for images, labels in data
+    )
     image_shape = train_data[0].shape[1:]
 
     def build_model():
@@ -111,36 +110,3 @@ def _classifier(name, data, units, depth, activation, batch_size, stddev):
         test_data=test_data,
         name=f"{name}-mlp-{units}x{depth}-{activation_name}",
     )
-
-
-@functools.cache
-def _mnist():
-    """Pairs of images `[M, 784]` in [0, 1] and labels `[M]`: train, test."""
-    # Takes a second to import, and only MNIST needs it.
-    import tensorflow_datasets as tfds
-
-    splits = tfds.as_numpy(
-        tfds.load(
-            "mnist",
-            split=["train", "test"],
-            batch_size=-1,
-            as_supervised=True,
-        )
-    )
-    return [
-        (images.reshape(len(images), -1).astype("float32") / 255.0, labels)
-        for images, labels in splits
-    ]
-
-
-@functools.cache
-def _digits():
-    """Pairs of images `[M, 64]` in [0, 1] and labels `[M]`: train, test."""
-    # Takes a second to import, and only the digits need it.
-    import sklearn.datasets
-
-    images, labels = sklearn.datasets.load_digits(return_X_y=True)
-    images = images.astype("float32") / 16.0
-    # The file is ordered by writer: the last ones wrote the test images.
-    cut = len(images) - _DIGITS_TEST
-    return (images[:cut], labels[:cut]), (images[cut:], labels[cut:])

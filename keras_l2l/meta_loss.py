@@ -1,0 +1,138 @@
+"""The meta-loss: what the losses along an unroll are worth."""
+
+import math
+
+import tensorflow as tf
+
+TRANSFORMS = ("identity", "log")
+
+# Below this share of the first loss the logarithm no longer falls: an
+# optimizee that is learned by heart would outweigh all others.
+_FLOOR = 1e-2
+
+
+class MetaLoss:
+    """The mean over the steps of an unroll of w_t times a value of the loss.
+
+    The value is the loss itself; or its logarithm over the first loss of the
+    episode, so that tasks with losses of all sizes count alike.
+
+    Args:
+        weights: Tensor `[T]` of static shape, the weights w_t of the losses
+            after each of the steps; `[T, K]` of `K` optimizees.
+        first_loss: Scalar tensor, or `[K]`: the loss at the start of the
+            episode; NaN at its first unroll, which begins with it. Defaults
+            to NaN.
+        transform: `"identity"` or `"log"`. Defaults to `"identity"`.
+        divergence_limit: Float. An unroll with a loss that is not finite or
+            exceeds `divergence_limit` times one plus the first loss has
+            diverged. Defaults to infinity.
+    """
+
+    def __init__(
+        self,
+        weights,
+        first_loss=math.nan,
+        transform="identity",
+        divergence_limit=math.inf,
+    ):
+        self.weights = tf.convert_to_tensor(weights)
+        self.transform = transform
+        self._first_loss = first_loss
+        self._divergence_limit = divergence_limit
+
+    @property
+    def steps(self):
+        """Inner steps of an unroll, `T`."""
+        return self.weights.shape[0]
+
+    @property
+    def optimizees(self):
+        """Number of optimizees, `K`, or 1."""
+        return self.weights[0].shape.num_elements()
+
+    def first_loss(self, losses):
+        """The first loss of the episode.
+
+        Args:
+            losses: Tensor `[T + 1]` or `[T + 1, K]`, before each step of the
+                unroll and after the last.
+
+        Returns:
+            A scalar, or a tensor `[K]`.
+        """
+        first = tf.cast(self._first_loss, losses.dtype)
+        return tf.where(tf.math.is_nan(first), losses[0], first)
+
+    def has_diverged(self, losses):
+        """Whether an unroll has diverged.
+
+        Args:
+            losses: As for `first_loss`.
+
+        Returns:
+            A boolean, or booleans `[K]`.
+        """
+        limit = self._divergence_limit * (1.0 + tf.abs(self.first_loss(losses)))
+        # A NaN is not below the limit either.
+        return ~tf.reduce_all(tf.math.is_finite(losses) & (losses <= limit), 0)
+
+    def values(self, losses):
+        """What each of the losses is worth, before the weights.
+
+        Args:
+            losses: As for `first_loss`.
+
+        Returns:
+            Tensor `[T]` or `[T, K]`.
+        """
+        if self.transform == "identity":
+            return losses[1:]
+        first = self.first_loss(losses)
+        return tf.math.log(_positive(losses[1:], first) / _positive(first, first))
+
+    def derivative(self, loss, first_loss):
+        """The derivative of what a loss is worth.
+
+        Args:
+            loss: Tensor of any shape.
+            first_loss: Tensor that broadcasts to it, from `first_loss`.
+
+        Returns:
+            Tensor like `loss`.
+        """
+        if self.transform == "identity":
+            return tf.ones_like(loss)
+        return tf.sign(loss) / _positive(loss, first_loss)
+
+    def slopes(self, losses):
+        """Weights times the derivatives of the values; zero if diverged.
+
+        Args:
+            losses: As for `first_loss`.
+
+        Returns:
+            Tensor like the weights.
+        """
+        slopes = self.derivative(losses[1:], self.first_loss(losses))
+        slopes = tf.where(
+            self.has_diverged(losses), tf.zeros_like(slopes), slopes
+        )
+        return self.weights * tf.cast(slopes, self.weights.dtype)
+
+    def __call__(self, losses):
+        """The meta-loss.
+
+        Args:
+            losses: As for `first_loss`.
+
+        Returns:
+            A scalar, or a tensor `[K]`.
+        """
+        values = tf.cast(self.values(losses), self.weights.dtype)
+        return tf.reduce_mean(self.weights * values, 0)
+
+
+def _positive(loss, first_loss):
+    # A loss below zero, as of some regression, has no logarithm.
+    return tf.abs(loss) + _FLOOR * tf.abs(first_loss) + 1e-30

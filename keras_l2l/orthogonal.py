@@ -1,0 +1,98 @@
+"""The orthogonal matrix nearest to a matrix. Pure functions."""
+
+import math
+
+from keras import ops
+
+# Wider matrices are orthogonalised in blocks of columns: the cost of a
+# coordinate grows with the width.
+BLOCK_WIDTH = 128
+
+# Quintic iterations: three that lift small singular values fast, and two
+# that bring all of them to one.
+_FAST = (3.4445, -4.775, 2.0315)
+_EXACT = (1.875, -1.25, 0.375)
+_ITERATIONS = (_FAST, _FAST, _FAST, _EXACT, _EXACT)
+_DAMPING = 1e-5
+
+
+def as_matrix(tensor):
+    """A tensor of rank two or more as a matrix.
+
+    The last axis against all others, as in dense and convolution kernels; of
+    rank three whichever cut is more nearly square, as in attention, whose
+    kernels have an axis for the heads.
+
+    Args:
+        tensor: Tensor of known shape.
+
+    Returns:
+        Tensor `[n, m]`.
+    """
+    shape = tuple(tensor.shape)
+    cut = len(shape) - 1
+    if len(shape) == 3:
+        cut = min((2, 1), key=lambda k: _imbalance(shape, k))
+    return ops.reshape(
+        tensor, (math.prod(shape[:cut]), math.prod(shape[cut:]))
+    )
+
+
+def orthogonalize(matrix, block_width=BLOCK_WIDTH):
+    """The nearest matrix whose shorter side is orthonormal: U Vᵀ of U S Vᵀ.
+
+    By a Newton-Schulz iteration on the Gram matrix of the shorter side, so
+    that only two products have the longer one. Singular values far below the
+    largest stay below one: what has no size has no direction.
+
+    Args:
+        matrix: Float tensor `[n, m]`. Its scale does not matter.
+        block_width: Integer. If both sides are longer, blocks of so many of
+            the shorter side's are orthogonalised each for itself.
+            Defaults to `128`.
+
+    Returns:
+        Tensor `[n, m]`. Zero where the matrix is zero.
+
+    Reference:
+        [Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)
+    """
+    rows, columns = matrix.shape
+    if rows < columns:
+        return ops.transpose(orthogonalize(ops.transpose(matrix), block_width))
+    blocks = -(-columns // block_width)
+    if blocks == 1:
+        return _orthogonalize(matrix)
+    width = -(-columns // blocks)
+    padding = blocks * width - columns
+    wide = ops.pad(matrix, ((0, 0), (0, padding)))
+    parts = ops.transpose(ops.reshape(wide, (rows, blocks, width)), (1, 0, 2))
+    parts = ops.transpose(_orthogonalize(parts), (1, 0, 2))
+    return ops.reshape(parts, (rows, blocks * width))[:, :columns]
+
+
+def _orthogonalize(matrix):
+    """`[..., n, m]`, n ≥ m."""
+    # First to a safe scale: the Gram matrix has its square.
+    largest = ops.max(ops.abs(matrix), axis=(-2, -1), keepdims=True)
+    matrix = matrix / ops.maximum(largest, 1e-30)
+    gram = ops.matmul(ops.swapaxes(matrix, -2, -1), matrix)
+    identity = ops.eye(matrix.shape[-1], dtype=matrix.dtype)
+    norm = ops.sqrt(
+        ops.sum(ops.square(gram), axis=(-2, -1), keepdims=True) + 1e-12
+    )
+    # left → (gram / norm)^½ and right → its inverse, side by side.
+    left, right = gram / norm + _DAMPING * identity, identity
+    for index, (a, b, c) in enumerate(_ITERATIONS):
+        product = left if index == 0 else ops.matmul(right, left)
+        factor = (
+            a * identity + b * product + c * ops.matmul(product, product)
+        )
+        right = factor if index == 0 else ops.matmul(factor, right)
+        if index < len(_ITERATIONS) - 1:
+            left = ops.matmul(left, factor)
+    return ops.matmul(matrix, right) / ops.sqrt(norm)
+
+
+def _imbalance(shape, cut):
+    return abs(math.log(math.prod(shape[:cut]) / math.prod(shape[cut:])))
