@@ -92,6 +92,8 @@ class Recipe:
         validation_episodes: Integer.
         jit_compile: Boolean, see `MetaTrainer.compile`.
         seed: Integer. Of the rule's initialisation and of all episodes.
+        score_task: String, as `task`; `None` has the task itself.
+        score_arguments: Dict, its arguments.
         score_steps: Tuple of integers. The inner steps after which the
             loss on the task's test data is a score.
     """
@@ -112,6 +114,8 @@ class Recipe:
     validation_episodes: int = 8
     jit_compile: bool = False
     seed: int = 0
+    score_task: str | None = None
+    score_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     score_steps: tuple[int, ...] = (100, 200)
 
 
@@ -213,6 +217,14 @@ _RECIPES = {
             validation_arguments={"count": 8, "seed": 1},
             validation_horizon=2000,
             validation_episodes=1,
+            score_task="mnist_mlp",
+            score_arguments={
+                "units": 64,
+                "depth": 2,
+                "activation": "relu",
+                "stddev": None,
+            },
+            score_steps=(100, 1000),
             jit_compile=True,
             global_clipnorm=10.0,
             stages=(
@@ -314,7 +326,9 @@ def run(
     task = make_task(recipe)
     # By default fresh optimizees on the training data: the test data stay
     # unseen.
-    validation_task = make_validation_task(recipe) or task
+    validation_task = (
+        _make(recipe.validation_task, recipe.validation_arguments) or task
+    )
     losses = []
     for index, stage in enumerate(recipe.stages):
         trainer = _make_trainer(rule, task, recipe, stage)
@@ -360,7 +374,7 @@ def score(rule, recipe, seeds=_SCORE_SEEDS):
         dict from the steps (as strings) to a list with the loss on the test
         data for each seed.
     """
-    task = make_task(recipe)
+    task = _make(recipe.score_task, recipe.score_arguments) or make_task(recipe)
     episodes = [
         episode_seed(recipe.seed, "test", index) for index in range(seeds)
     ]
@@ -384,23 +398,14 @@ def make_task(recipe):
         recipe: A `Recipe`.
 
     Returns:
-        A `Task`.
+        A `Task`, or a list of them.
     """
-    return getattr(tasks, recipe.task)(**recipe.task_arguments)
+    return _make(recipe.task, recipe.task_arguments)
 
 
-def make_validation_task(recipe):
-    """What the meta-parameters are selected on, if not the task.
-
-    Args:
-        recipe: A `Recipe`.
-
-    Returns:
-        A `Task`, a list of them, or `None`.
-    """
-    if recipe.validation_task is None:
-        return None
-    return getattr(tasks, recipe.validation_task)(**recipe.validation_arguments)
+def _make(name, arguments):
+    """What a function or class of `keras_l2l.tasks` makes; `None` of `None`."""
+    return None if name is None else getattr(tasks, name)(**arguments)
 
 
 def _changed(recipe, epochs, steps_per_epoch, seed):
