@@ -28,6 +28,7 @@ from workloads import (
 
 from keras_l2l import rules
 from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.unroll import start, unroll
 
 SEED = 1
@@ -250,7 +251,7 @@ def keras_adam(task, steps):
 
 
 def _estimate(rule, task, steps, estimator, carry):
-    return estimator(rule, task, carry, tf.ones(steps), tf.constant([0, 0]))
+    return estimator(rule, task, carry, MetaLoss(tf.ones(steps)), tf.constant([0, 0]))
 
 
 class _MissingError(Exception):

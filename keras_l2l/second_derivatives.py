@@ -43,8 +43,10 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
     segments = math.ceil(steps / length)
     variables = [v.value for v in rule.trainable_variables]
     # Of the loss at θ_t, for t = 0 … T.
-    weights = tf.concat([[0.0], meta_loss.weights / steps], 0)
-    first_loss = meta_loss.first_loss(loss_and_gradients(rule, task, carry)[:1])
+    weights = meta_loss.weights / steps
+    weights = tf.concat([tf.zeros([1], weights.dtype), weights], 0)
+    loss, *_ = loss_and_gradients(rule, task, carry)
+    first_loss = meta_loss.first_loss(loss[None])
 
     def weight_of(loss, t):
         slope = meta_loss.derivative(loss, first_loss)

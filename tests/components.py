@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_l2l import meta_gradient, rules, tasks
+from keras_l2l import evolution, meta_gradient, rules, tasks
 
 # Of an exported rule.
 METADATA = {
@@ -22,6 +22,20 @@ METADATA = {
 }
 
 # Name → factory of a small instance, with a fixed seed.
+def _with_random_meta_parameters(rule):
+    """A rule that starts with zeros in its output layers, elsewhere."""
+    generator = np.random.default_rng(0)
+    rule.set_weights(
+        [
+            (weight + generator.normal(0.0, 0.2, weight.shape)).astype(
+                weight.dtype
+            )
+            for weight in rule.get_weights()
+        ]
+    )
+    return rule
+
+
 RULES = {
     "SGD": lambda: rules.SGD(0.1),
     "Momentum": lambda: rules.Momentum(0.1),
@@ -40,6 +54,10 @@ RULES = {
     ),
     "CoordinatewiseLSTM-p5": lambda: rules.CoordinatewiseLSTM(
         units=5, layers=3, p=5.0, seed=1
+    ),
+    "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
+    "Hierarchical": lambda: _with_random_meta_parameters(
+        rules.Hierarchical(units=4, coordinate_units=3, seed=1)
     ),
 }
 
@@ -179,6 +197,8 @@ ESTIMATORS = {
     "TruncatedBackpropagation-second-derivatives": lambda: (
         meta_gradient.TruncatedBackpropagation(second_derivatives=True)
     ),
+    "AntitheticES": lambda: evolution.AntitheticES(jit_compile=False),
+    "PersistentES": lambda: evolution.PersistentES(jit_compile=False),
     "TruncatedBackpropagation-share": lambda: (
         meta_gradient.TruncatedBackpropagation(coordinate_share=0.5)
     ),

@@ -3,11 +3,12 @@
 import ast
 import inspect
 import pathlib
+import types
 
 import pytest
 
 import keras_l2l
-from keras_l2l import meta_gradient, rules, tasks
+from keras_l2l import evolution, meta_gradient, rules, tasks
 from tests import components
 
 PACKAGE = pathlib.Path(keras_l2l.__file__).parent
@@ -16,6 +17,7 @@ PACKAGE = pathlib.Path(keras_l2l.__file__).parent
 ORDER = (
     "checks",
     "features",
+    "orthogonal",
     "rules",
     "manifest",
     "saving",
@@ -30,9 +32,11 @@ ORDER = (
     "coordinates",
     "compiled",
     "unroll",
+    "meta_loss",
     "through_updates",
     "second_derivatives",
     "meta_gradient",
+    "evolution",
     "outer_loop",
     "backup",
     "meta_trainer",
@@ -64,7 +68,7 @@ def _public_classes(module, base):
         (rules, rules.UpdateRule, components.RULES),
         (tasks, tasks.Task, components.TASKS),
         (
-            meta_gradient,
+            types.SimpleNamespace(**{**vars(meta_gradient), **vars(evolution)}),
             meta_gradient.MetaGradientEstimator,
             components.ESTIMATORS,
         ),

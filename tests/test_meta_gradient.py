@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import rules, tasks, through_updates
+from keras_l2l import evolution, rules, tasks, through_updates
 from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.second_derivatives import backpropagate
 from keras_l2l.through_updates import recorded_bytes
 from keras_l2l.unroll import inner_step, loss_and_gradients, start, unroll
@@ -58,7 +59,7 @@ def test_equals_an_outer_tape(task_name, rule_name):
     task, rule = components.TASKS[task_name](), components.RULES[rule_name]()
     # Not the first unroll of an episode: state and parameters are in motion.
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
-    estimate = TruncatedBackpropagation()(rule, task, carry, WEIGHTS, SEED)
+    estimate = TruncatedBackpropagation()(rule, task, carry, MetaLoss(WEIGHTS), SEED)
     losses, expected = _outer_tape(rule, task, carry, WEIGHTS)
     np.testing.assert_allclose(estimate.losses, losses, rtol=1e-5)
     assert _relative_difference(estimate.gradients, expected) < 1e-5
@@ -79,7 +80,7 @@ def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
         estimator = TruncatedBackpropagation(
             coordinate_share=coordinate_share, memory_budget=memory_budget
         )
-        return estimator(rule, task, carry, WEIGHTS, SEED).gradients
+        return estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).gradients
 
     assert _relative_difference(gradients(small), gradients(2**30)) < 1e-5
 
@@ -90,9 +91,9 @@ def test_the_way_back_in_blocks_is_the_same(coordinate_share, monkeypatch):
     rule = components.RULES["CoordinatewiseLSTM"]()
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     estimator = TruncatedBackpropagation(coordinate_share=coordinate_share)
-    expected = estimator(rule, task, carry, WEIGHTS, SEED).gradients
+    expected = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).gradients
     monkeypatch.setattr(through_updates, "_BLOCK_SIZE", 16)
-    received = estimator(rule, task, carry, WEIGHTS, SEED).gradients
+    received = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).gradients
     assert _relative_difference(received, expected) < 1e-5
 
 
@@ -113,7 +114,7 @@ def test_equals_an_outer_tape_where_the_rule_reads_parameters():
 
     task, rule = components.TASKS["KerasTask-mlp"](), Decay()
     carry = start(rule, task, 1)
-    estimate = TruncatedBackpropagation()(rule, task, carry, WEIGHTS, SEED)
+    estimate = TruncatedBackpropagation()(rule, task, carry, MetaLoss(WEIGHTS), SEED)
     _, expected = _outer_tape(rule, task, carry, WEIGHTS)
     assert _relative_difference(estimate.gradients, expected) < 1e-5
 
@@ -131,7 +132,7 @@ def test_second_derivatives_against_finite_differences(preprocessing):
     carry = start(rule, task, 1)
     weights = tf.cast(WEIGHTS, tf.float64)
     estimate = TruncatedBackpropagation(second_derivatives=True)(
-        rule, task, carry, weights, SEED
+        rule, task, carry, MetaLoss(weights), SEED
     )
 
     @tf.function
@@ -155,7 +156,7 @@ def test_second_derivatives_against_finite_differences(preprocessing):
         expected.append(derivative)
     assert _relative_difference(estimate.gradients, expected) < 1e-6
     # And they matter: the default, without them, is another gradient.
-    without = TruncatedBackpropagation()(rule, task, carry, weights, SEED)
+    without = TruncatedBackpropagation()(rule, task, carry, MetaLoss(weights), SEED)
     assert _relative_difference(without.gradients, expected) > 1e-4
 
 
@@ -163,7 +164,7 @@ def test_second_derivatives_through_a_keras_model():
     task, rule = components.TASKS["KerasTask-mlp"](), rules.SGD(0.3)
     carry = start(rule, task, 1)
     estimate = TruncatedBackpropagation(second_derivatives=True)(
-        rule, task, carry, WEIGHTS, SEED
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
     )
 
     def objective(rate):
@@ -201,7 +202,7 @@ def test_second_derivatives_equal_one_tape(task_name, in_segments):
         rule,
         task,
         carry,
-        WEIGHTS,
+        MetaLoss(WEIGHTS),
         memory_budget=1 if in_segments else 2**30,
     )
     expected_last, trajectory = unroll(rule, task, carry, STEPS)
@@ -217,12 +218,12 @@ def test_a_share_of_the_coordinates_is_unbiased():
     task = components.TASKS["KerasTask-mlp"]()
     rule = components.RULES["CoordinatewiseLSTM"]()
     carry = start(rule, task, 1)
-    whole = TruncatedBackpropagation()(rule, task, carry, WEIGHTS, SEED)
+    whole = TruncatedBackpropagation()(rule, task, carry, MetaLoss(WEIGHTS), SEED)
     estimator = TruncatedBackpropagation(coordinate_share=0.3)
 
     @tf.function
     def draw(seed):
-        return estimator(rule, task, carry, WEIGHTS, seed).gradients
+        return estimator(rule, task, carry, MetaLoss(WEIGHTS), seed).gradients
 
     draws = np.stack(
         [_flat(draw(tf.constant([5, index]))) for index in range(400)]
@@ -245,7 +246,7 @@ def test_the_same_seed_draws_the_same_coordinates():
     estimator = TruncatedBackpropagation(coordinate_share=0.3)
     first, again, other = (
         _flat(
-            estimator(rule, task, carry, WEIGHTS, tf.constant(seed)).gradients
+            estimator(rule, task, carry, MetaLoss(WEIGHTS), tf.constant(seed)).gradients
         )
         for seed in ([1, 1], [1, 1], [1, 2])
     )
@@ -263,9 +264,9 @@ def test_contract_of_every_estimator(name):
     @tf.function
     def estimate(carry, weights, seed):
         traces.append(1)
-        return estimator(rule, task, carry, weights, seed)
+        return estimator(rule, task, carry, MetaLoss(weights), seed)
 
-    carry = start(rule, task, 1)
+    carry = estimator.start(rule, task, 1)
     for index in range(3):
         result = estimate(carry, WEIGHTS, tf.constant([0, index]))
         assert result.losses.shape == (STEPS + 1,)
@@ -275,7 +276,8 @@ def test_contract_of_every_estimator(name):
         assert all(np.isfinite(g).all() for g in result.gradients)
         tf.nest.assert_same_structure(carry, result.carry)
         carry = result.carry
-    assert int(carry.step) == 3 * STEPS
+    one = carry.carries[0] if isinstance(carry, evolution.Pair) else carry
+    assert int(one.step) == 3 * STEPS
     assert len(traces) == 1
 
 

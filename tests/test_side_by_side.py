@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_l2l import rules, tasks
 from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.side_by_side import SideBySide
 from keras_l2l.through_updates import recorded_bytes
 from keras_l2l.unroll import compile_unroll, start, unpack, unroll
@@ -64,12 +65,27 @@ def test_each_optimizee_trains_as_alone(name):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+class _MetaLossOfSome(MetaLoss):
+    """As if those that are not kept had diverged."""
+
+    def __init__(self, weights, kept):
+        super().__init__(weights)
+        self._kept = kept
+
+    def has_diverged(self, losses):
+        return ~tf.constant(self._kept)
+
+
 def _one_by_one(task, rule, estimator, kept):
     total = None
     for index, seed in enumerate(SEEDS):
         if kept[index]:
             estimate = estimator(
-                rule, task, start(rule, task, seed), WEIGHTS[:, index], SEED
+                rule,
+                task,
+                start(rule, task, seed),
+                MetaLoss(WEIGHTS[:, index]),
+                SEED,
             )
             parts = estimate.gradients
             total = (
@@ -94,7 +110,7 @@ def test_the_meta_gradient_is_the_sum_of_those_that_contribute(way):
     kept = [True, False, True]
     estimate = _run(
         lambda c: estimator(
-            rule, together, c, WEIGHTS, SEED, lambda _: tf.constant(kept)
+            rule, together, c, _MetaLossOfSome(WEIGHTS, kept), SEED
         ),
         start(rule, together, SEEDS),
     )
@@ -124,9 +140,8 @@ def test_one_that_is_lost_spoils_none_of_the_others():
             rule,
             together,
             c,
-            WEIGHTS,
+            MetaLoss(WEIGHTS),
             SEED,
-            lambda losses: tf.reduce_all(tf.math.is_finite(losses), 0),
         ),
         start(rule, together, SEEDS),
     )

@@ -4,6 +4,7 @@ from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
 from keras_l2l.rules.hand_designed import SGD, Adam, Momentum, RMSprop
 from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
+from keras_l2l.rules.rnnprop import RNNprop
 
 __all__ = [
     "SGD",
@@ -13,6 +14,7 @@ __all__ = [
     "Hierarchical",
     "Momentum",
     "RMSprop",
+    "RNNprop",
     "RuleState",
     "UpdateRule",
 ]

@@ -263,9 +263,7 @@ def _tensor_features(inputs, value, local, step):
     """What the GRU sees of a tensor: `[_TENSOR_FEATURES]`, of order one."""
     gradient, fast, slow = inputs
     sizes = [ops.sqrt(ops.mean(ops.square(x)) + 1e-12) for x in inputs]
-    shape = value.shape
-    rows = math.prod(shape[:-1])
-    columns = shape[-1] if shape else 1
+    shape = ops.shape(value) or (1,)
     growth = ops.log(_size(value) / local["first_size"])
     return ops.stack(
         [
@@ -287,8 +285,8 @@ def _tensor_features(inputs, value, local, step):
                 ops.cast(constant, value.dtype)
                 for constant in (
                     float(len(shape) > 1),
-                    math.log2(rows) / 5.0 - 1.0,
-                    math.log2(columns) / 5.0 - 1.0,
+                    _scaled_log2(math.prod(shape[:-1])),
+                    _scaled_log2(shape[-1]),
                 )
             ),
         ]
@@ -309,6 +307,13 @@ def _step_scale(value, first_size):
         ops.maximum(_size(value), smallest)
         * ops.maximum(first_size, smallest)
     )
+
+
+def _scaled_log2(count):
+    """Of order one for a number of rows or columns, known or not."""
+    if isinstance(count, int):
+        return math.log2(count) / 5.0 - 1.0
+    return ops.log(ops.cast(count, "float32")) / math.log(32.0) - 1.0
 
 
 def _size(tensor):

@@ -104,7 +104,7 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
             self._biases.append(
                 self.add_weight(
                     shape=(4 * units,),
-                    initializer=_forget_gate_open,
+                    initializer=forget_gate_open,
                     name=f"bias_{layer}",
                 )
             )
@@ -137,7 +137,7 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
         for layer, (kernel, bias) in enumerate(
             zip(self._kernels, self._biases)
         ):
-            output, cell = _lstm_cell(
+            output, cell = lstm_cell(
                 output,
                 state[f"hidden_{layer}"],
                 state[f"cell_{layer}"],
@@ -180,8 +180,16 @@ class CoordinatewiseLSTM(CoordinatewiseRule):
         return type(initializer).from_config(config)
 
 
-def _forget_gate_open(shape, dtype=None):
-    """Bias `[4 * units]` of the gates: 1 for the forget gate, else 0."""
+def forget_gate_open(shape, dtype=None):
+    """Bias `[4 * units]` of the gates: 1 for the forget gate, else 0.
+
+    Args:
+        shape: Tuple of one integer.
+        dtype: String. Defaults to `None`.
+
+    Returns:
+        A tensor.
+    """
     units = shape[0] // 4
     return ops.concatenate(
         [
@@ -192,7 +200,7 @@ def _forget_gate_open(shape, dtype=None):
     )
 
 
-def _lstm_cell(inputs, hidden, cell, kernel, bias):
+def lstm_cell(inputs, hidden, cell, kernel, bias):
     """One step of an LSTM layer on every coordinate.
 
     Args:

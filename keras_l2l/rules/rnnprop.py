@@ -1,0 +1,155 @@
+"""RNNprop: an LSTM on Adam-like inputs, with a bounded update."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_l2l import checks
+from keras_l2l.rules.base import CoordinatewiseRule
+from keras_l2l.rules.lstm import forget_gate_open, lstm_cell
+
+_EPSILON = 1e-12
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class RNNprop(CoordinatewiseRule):
+    """A coordinatewise LSTM that sees gradients as Adam does.
+
+    With the first and the second moment of the gradient, m̂ and v̂, unbiased,
+    the inputs are m̂/√v̂ and g/√v̂, which do not depend on the gradient's
+    scale. A dense layer with ELU and the LSTM layers follow, and
+    `-output_scale * tanh(…)` bounds the update. So it trains on where the
+    LSTM of 2016 diverges: other activations, deeper networks, more steps.
+
+    Args:
+        units: Integer. Units of the dense layer and of each LSTM layer.
+            Defaults to `20`.
+        layers: Integer. Number of LSTM layers. Defaults to `2`.
+        output_scale: Float > 0. The largest update. Defaults to `0.1`.
+        beta: Float in [0, 1). Decay of both moments. Defaults to `0.95`.
+        seed: Integer. Of the initial meta-parameters. Defaults to `None`, a
+            new one each time.
+        name: String. The name of the rule.
+        dtype: The dtype of the computation. Defaults to `"float32"`.
+
+    Example:
+
+    >>> rule = keras_l2l.rules.RNNprop(seed=0)
+    >>> parameters = [keras.ops.zeros((784, 20)), keras.ops.zeros((20,))]
+    >>> state = rule.initial_state(parameters)
+    >>> gradients = [keras.ops.ones_like(p) for p in parameters]
+    >>> updates, state = rule(gradients, parameters, state)
+
+    Reference:
+        [Lv et al., 2017](https://arxiv.org/abs/1703.03633)
+    """
+
+    def __init__(
+        self,
+        units=20,
+        layers=2,
+        output_scale=0.1,
+        beta=0.95,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        checks.positive_integers(units=units, layers=layers)
+        checks.positive_numbers(output_scale=output_scale)
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(
+                "Argument `beta` must be in the range [0, 1). "
+                f"Received: beta={beta}"
+            )
+        self.units = units
+        self.layers = layers
+        self.output_scale = float(output_scale)
+        self.beta = float(beta)
+        self.seed = seed
+        seeds = iter(
+            np.random.SeedSequence(seed).generate_state(layers + 2).tolist()
+        )
+
+        def add(name, *shape):
+            return self.add_weight(
+                shape=shape,
+                initializer=keras.initializers.GlorotUniform(next(seeds)),
+                name=name,
+            )
+
+        self._input_kernel = add("input_kernel", 2, units)
+        self._input_bias = self.add_weight(
+            shape=(units,), initializer="zeros", name="input_bias"
+        )
+        self._kernels = [
+            add(f"kernel_{layer}", 2 * units, 4 * units)
+            for layer in range(layers)
+        ]
+        self._biases = [
+            self.add_weight(
+                shape=(4 * units,),
+                initializer=forget_gate_open,
+                name=f"bias_{layer}",
+            )
+            for layer in range(layers)
+        ]
+        self._output_kernel = add("output_kernel", units, 1)
+        self._output_bias = self.add_weight(
+            shape=(1,), initializer="zeros", name="output_bias"
+        )
+
+    def initial_coordinate_state(self, count):
+        moment = ops.zeros((count,), self.compute_dtype)
+        zeros = ops.zeros((count, self.units), self.compute_dtype)
+        return {
+            "first_moment": moment,
+            "second_moment": moment,
+            **{
+                f"{part}_{layer}": zeros
+                for layer in range(self.layers)
+                for part in ("hidden", "cell")
+            },
+        }
+
+    def initial_shared_state(self):
+        return {"step": ops.zeros((), self.compute_dtype)}
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        step = shared["step"] + 1.0
+        first, second = state["first_moment"], state["second_moment"]
+        first = first + (gradient - first) * (1.0 - self.beta)
+        second = second + (ops.square(gradient) - second) * (1.0 - self.beta)
+        unbiased = 1.0 - self.beta**step
+        scale = 1.0 / (ops.sqrt(second / unbiased) + _EPSILON)
+        inputs = ops.stack(  # [N, 2]
+            [first * (scale / unbiased), gradient * scale], axis=-1
+        )
+        output = ops.elu(
+            ops.matmul(inputs, self._input_kernel) + self._input_bias
+        )
+        next_state = {"first_moment": first, "second_moment": second}
+        for layer, (kernel, bias) in enumerate(
+            zip(self._kernels, self._biases)
+        ):
+            output, cell = lstm_cell(
+                output,
+                state[f"hidden_{layer}"],
+                state[f"cell_{layer}"],
+                kernel,
+                bias,
+            )
+            next_state[f"hidden_{layer}"] = output
+            next_state[f"cell_{layer}"] = cell
+        output = ops.matmul(output, self._output_kernel) + self._output_bias
+        update = -self.output_scale * ops.tanh(ops.squeeze(output, -1))
+        return update, next_state, {"step": step}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "layers": self.layers,
+            "output_scale": self.output_scale,
+            "beta": self.beta,
+            "seed": self.seed,
+        }
