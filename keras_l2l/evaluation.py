@@ -95,7 +95,7 @@ def learning_curves(rule, task, seeds, steps, test_every=None):
             "Argument `seeds` must hold at least one integer. "
             f"Received: seeds={seeds}"
         )
-    episodes = _Episodes(rule, task, recorded_steps(steps, test_every))
+    episodes = Episodes(rule, task, recorded_steps(steps, test_every))
     runs = [episodes.run(seed) for seed in seeds]
     return LearningCurves(*(np.stack(arrays) for arrays in zip(*runs)))
 
@@ -192,15 +192,17 @@ def compare(
     )
     test_seeds = [episode_seed(seed, "test", i) for i in range(seeds)]
     tuning_seeds = [episode_seed(seed, "sweep", i) for i in range(sweep_seeds)]
-    episodes = _Episodes(rule, task, recorded, counter)
-    records = _records(name, None, episodes, test_seeds)
+    episodes = Episodes(rule, task, recorded)
+    records = _records(name, None, episodes, test_seeds, counter)
     sweeps = []
     for optimizer, baseline in baselines.items():
-        episodes = _Episodes(tuned[optimizer], task, recorded, counter)
-        score = _scorer(optimizer, baseline, episodes, tuning_seeds)
+        episodes = Episodes(tuned[optimizer], task, recorded)
+        score = _scorer(optimizer, baseline, episodes, tuning_seeds, counter)
         found = sweep(optimizer, baseline.learning_rates, score)
         episodes.rule.learning_rate.assign(found.best)
-        records += _records(optimizer, found.best, episodes, test_seeds)
+        records += _records(
+            optimizer, found.best, episodes, test_seeds, counter
+        )
         sweeps.append(found)
     return Comparison(
         task=task.name,
@@ -227,22 +229,35 @@ class _Counter:
             self._progress(optimizer, self._done, self.expected)
 
 
-class _Episodes:
+class Episodes:
     """Trains optimizees of a task by a rule, with one graph for all seeds.
 
     The learning rate of a rule is a variable, so a sweep keeps the graph.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`.
+        recorded: Tuple of integers, from `recorded_steps`.
     """
 
-    def __init__(self, rule, task, recorded, counter=None):
+    def __init__(self, rule, task, recorded):
         self.rule = rule
         self.task = task
         self.recorded = recorded
-        self.counter = counter or _Counter(None, 0)
         self._lengths = np.diff([0, *recorded]).tolist()
         self._unroll = compile_unroll(rule, task)
 
     def run(self, seed, test=True):
-        """Arrays `(losses, test_losses)` of one seed, float64."""
+        """One training run.
+
+        Args:
+            seed: Integer in [0, 2³¹).
+            test: Boolean. Whether to take the losses on held-out data.
+                Defaults to `True`.
+
+        Returns:
+            Tuple of arrays `(losses, test_losses)`, float64.
+        """
         carry = start(self.rule, self.task, seed)
         losses, test_losses = [], []
         for length in self._lengths:
@@ -258,12 +273,12 @@ class _Episodes:
         return self.task.test_loss(parameters, carry.model_state)
 
 
-def _records(optimizer, learning_rate, episodes, seeds):
+def _records(optimizer, learning_rate, episodes, seeds, counter):
     """List of `Record`s, one a seed."""
     records = []
     for seed in seeds:
         losses, test_losses = episodes.run(seed)
-        episodes.counter.count(optimizer)
+        counter.count(optimizer)
         records.append(
             Record(
                 task=episodes.task.name,
@@ -277,17 +292,17 @@ def _records(optimizer, learning_rate, episodes, seeds):
     return records
 
 
-def _scorer(optimizer, baseline, episodes, seeds):
+def _scorer(optimizer, baseline, episodes, seeds, counter):
     """A function from a learning rate to its mean score over the seeds."""
 
     def score(learning_rate):
         if learning_rate not in baseline.learning_rates:
-            episodes.counter.expected += len(seeds)
+            counter.expected += len(seeds)
         episodes.rule.learning_rate.assign(learning_rate)
         scores = []
         for seed in seeds:
             losses, _ = episodes.run(seed, test=False)
-            episodes.counter.count(optimizer)
+            counter.count(optimizer)
             scores.append(final_score(losses))
         return float(np.mean(scores))
 

@@ -65,11 +65,24 @@ def plot_learning_curves(comparison, path=None):
     return figure
 
 
-def _draw(axes, comparison, losses_of):
+def styles_of(optimizers, learned):
+    """How the curve of each optimizer is drawn.
+
+    Args:
+        optimizers: Sequence of names.
+        learned: String, the name that stands out.
+
+    Returns:
+        List of dicts of arguments for matplotlib's lines.
+    """
     styles = itertools.cycle(_BASELINES)
-    for summary in comparison.summaries():
-        is_learned = summary.optimizer == comparison.learned
-        style = _LEARNED if is_learned else next(styles)
+    return [_LEARNED if o == learned else next(styles) for o in optimizers]
+
+
+def _draw(axes, comparison, losses_of):
+    summaries = comparison.summaries()
+    styles = styles_of([s.optimizer for s in summaries], comparison.learned)
+    for style, summary in zip(styles, summaries):
         steps, mean, error = _statistics(
             *losses_of(comparison.records_of(summary.optimizer))
         )

@@ -43,10 +43,12 @@ ORDER = (
     "sweep",
     "comparison",
     "evaluation",
+    "benchmark",
     "plotting",
     "recipes",
     "inspection",
     "report",
+    "benchmark_report",
     "cli",
 )
 

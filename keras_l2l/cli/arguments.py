@@ -33,6 +33,7 @@ def make_parser():
         title="commands", metavar="COMMAND", required=True
     )
     _add_compare(commands)
+    _add_benchmark(commands)
     _add_meta_train(commands)
     _add_presets(commands)
     _add_inspect(commands)
@@ -96,6 +97,41 @@ def _add_compare(commands):
         default="l2l_compare",
         metavar="DIR",
         help="where plot and figures are written (default l2l_compare)",
+    )
+
+
+def _add_benchmark(commands):
+    parser = _add_command(
+        commands,
+        "benchmark",
+        "Compare a learned rule with tuned and untuned optimizers on unseen "
+        "tasks at real size. Takes hours; a benchmark that was stopped goes "
+        "on when it is started again.",
+        seed="seed of all runs (default 0)",
+    )
+    parser.add_argument(
+        "--rule",
+        default="lstm-mnist",
+        metavar="NAME_OR_PATH",
+        help="preset or directory of an exported rule (default lstm-mnist)",
+    )
+    for option, text in (
+        ("--tasks", "some of the tasks, by name (default: all)"),
+        ("--optimizers", "some of the optimizers, by name (default: all)"),
+    ):
+        parser.add_argument(option, nargs="+", metavar="NAME", help=text)
+    for option, default, text in (
+        ("--seeds", 5, "runs of each optimizer (default 5)"),
+        ("--sweep-seeds", 2, "runs for each learning rate (default 2)"),
+    ):
+        parser.add_argument(
+            option, type=_positive, default=default, metavar="N", help=text
+        )
+    parser.add_argument(
+        "--output",
+        default="l2l_benchmark",
+        metavar="DIR",
+        help="where runs and report are kept (default l2l_benchmark)",
     )
 
 

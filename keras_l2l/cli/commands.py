@@ -48,6 +48,42 @@ def compare(arguments):
     ]
 
 
+def benchmark(arguments):
+    """The figures and tables of `keras-l2l benchmark`."""
+    from keras_l2l import benchmark, benchmark_report, rule_config
+    from keras_l2l.comparison import to_json
+    from keras_l2l.tasks.suite import SUITE
+
+    rule = _load_rule(arguments.rule)
+    output = _writable_directory(arguments.output)
+    name = pathlib.Path(arguments.rule).name
+    # Another rule of the same name has runs of its own.
+    key = f"{name}:{rule_config.digest(rule).hex()[:8]}"
+    contenders = {key: benchmark.learned_contender(rule)}
+    contenders |= _chosen(
+        "--optimizers", arguments.optimizers, benchmark.CONTENDERS
+    )
+    runner = benchmark.Benchmark(
+        _chosen("--tasks", arguments.tasks, SUITE),
+        output / "runs",
+        seeds=arguments.seeds,
+        sweep_seeds=arguments.sweep_seeds,
+        seed=arguments.seed,
+        progress=lambda text: print(text, file=sys.stderr),
+    )
+    results = runner.results(contenders)
+    rows = benchmark.summarize(results)
+    with _user_errors(OSError):
+        files = benchmark_report.write_report(results, name, output)
+    return {
+        "rows": to_json(rows),
+        "geometric_means": to_json(benchmark.geometric_means(rows)),
+    }, [
+        *benchmark_report.benchmark_tables(results, name),
+        f"Wrote {', '.join(files)} to {output}{os.sep}",
+    ]
+
+
 def meta_train(arguments):
     """What `keras-l2l meta-train` has exported."""
     from keras_l2l import recipes, report, saving
@@ -137,6 +173,17 @@ def inspect(arguments):
     return document, report.detail_table(details)
 
 
+def _chosen(option, names, table):
+    """The entries of a table that the user named; all if none."""
+    for name in names or ():
+        if name not in table:
+            raise CommandError(
+                f"{option} must be some of {', '.join(table)}. "
+                f"Received: {name!r}"
+            )
+    return {name: table[name] for name in names or table}
+
+
 def _load_rule(identifier):
     from keras_l2l import presets
 
@@ -211,6 +258,7 @@ def _progress_bar():
 
 COMMANDS = {
     "compare": compare,
+    "benchmark": benchmark,
     "meta-train": meta_train,
     "presets": list_presets,
     "inspect": inspect,

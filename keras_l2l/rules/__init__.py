@@ -1,7 +1,14 @@
 """Update rules."""
 
 from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
-from keras_l2l.rules.hand_designed import SGD, Adam, Momentum, RMSprop
+from keras_l2l.rules.hand_designed import (
+    SGD,
+    Adam,
+    AdamW,
+    Momentum,
+    Nadam,
+    RMSprop,
+)
 from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
 from keras_l2l.rules.rnnprop import RNNprop
@@ -9,10 +16,12 @@ from keras_l2l.rules.rnnprop import RNNprop
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
     "Hierarchical",
     "Momentum",
+    "Nadam",
     "RMSprop",
     "RNNprop",
     "RuleState",

@@ -4,6 +4,8 @@ Their learning rate is a meta-parameter, so that it can be swept without a
 retrace, and learned.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -172,7 +174,7 @@ class Adam(_HandDesigned):
         step = shared["step"] + 1.0
         # Both bias corrections in one scalar.
         rate = (
-            self.learning_rate
+            self._rate(step)
             * ops.sqrt(1.0 - self.beta_2**step)
             / (1.0 - self.beta_1**step)
         )
@@ -184,6 +186,10 @@ class Adam(_HandDesigned):
         state = {"first_moment": first, "second_moment": second}
         return update, state, {"step": step}
 
+    def _rate(self, step):
+        """The learning rate of a step, counted from 1."""
+        return self.learning_rate
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -191,6 +197,97 @@ class Adam(_HandDesigned):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class AdamW(Adam):
+    """Adam with decoupled weight decay, equal to `keras.optimizers.AdamW`.
+
+    With `decay_steps` the learning rate falls along a cosine to zero, as with
+    `keras.optimizers.schedules.CosineDecay`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.001`.
+        weight_decay: Float >= 0. Defaults to `0.004`.
+        decay_steps: Integer. Length of the cosine. Defaults to `None`, a
+            constant learning rate.
+        **kwargs: As for `Adam`.
+
+    Reference:
+        [Loshchilov et al., 2019](https://arxiv.org/abs/1711.05101)
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        weight_decay=0.004,
+        decay_steps=None,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        if decay_steps is not None:
+            checks.positive_integers(decay_steps=decay_steps)
+        self.weight_decay = float(weight_decay)
+        self.decay_steps = decay_steps
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        update, state, shared = super().update_coordinates(
+            gradient, parameter, state, shared
+        )
+        rate = self._rate(shared["step"])
+        return update - rate * self.weight_decay * parameter, state, shared
+
+    def _rate(self, step):
+        if self.decay_steps is None:
+            return self.learning_rate
+        done = ops.minimum((step - 1.0) / self.decay_steps, 1.0)
+        return self.learning_rate * 0.5 * (1.0 + ops.cos(math.pi * done))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "weight_decay": self.weight_decay,
+            "decay_steps": self.decay_steps,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class Nadam(Adam):
+    """Adam with Nesterov momentum, equal to `keras.optimizers.Nadam`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.001`.
+        **kwargs: As for `Adam`.
+
+    Reference:
+        [Dozat, 2015](http://cs229.stanford.edu/proj2015/054_report.pdf)
+    """
+
+    def initial_shared_state(self):
+        return {
+            **super().initial_shared_state(),
+            "product": ops.ones((), self.compute_dtype),
+        }
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        step = shared["step"] + 1.0
+        # The warm-up of the momentum.
+        now, later = (
+            self.beta_1 * (1.0 - 0.5 * 0.96**t) for t in (step, step + 1.0)
+        )
+        product = shared["product"] * now
+        first = state["first_moment"]
+        first = first + (gradient - first) * (1.0 - self.beta_1)
+        second = state["second_moment"]
+        second = second + (ops.square(gradient) - second) * (1.0 - self.beta_2)
+        direction = later * first / (1.0 - product * later)
+        direction += (1.0 - now) * gradient / (1.0 - product)
+        root = ops.sqrt(second / (1.0 - self.beta_2**step))
+        update = -self.learning_rate * direction / (root + self.epsilon)
+        state = {"first_moment": first, "second_moment": second}
+        return update, state, {"step": step, "product": product}
 
 
 def _fraction(name, value):

@@ -1,12 +1,14 @@
 """Real data in memory, small enough to meta-train on."""
 
 import functools
+import importlib.resources
 from typing import NamedTuple
 
 import numpy as np
 
 _DIGITS_TEST = 360  # a fifth of the 1,797 digits
 _TEXT_TEST = 0.1
+CHARACTERS = 128  # of ASCII
 
 
 class Dataset(NamedTuple):
@@ -72,22 +74,26 @@ def digits():
 
 
 @functools.cache
-def text(length, stride=8):
+def text(name, length, stride=8):
     """Pieces of English text, each with the next character at every place.
 
-    The text is the reference that comes with Python (`pydoc_data.topics`,
-    some 460,000 characters), so that nothing need be downloaded. The last
-    tenth of it is the test data.
+    Both texts come with packages that are installed anyway. The last tenth of
+    each is the test data.
 
     Args:
+        name: String, `"python"`, the reference that comes with Python (some
+            460,000 characters), or `"sklearn"`, scikit-learn's descriptions
+            of its data sets (some 50,000).
         length: Integer. Characters in a piece.
         stride: Integer. Characters between the beginnings of two pieces.
             Defaults to `8`.
 
     Returns:
-        A `Dataset` of integers `[M, length]`, below `characters()`.
+        A `Dataset` of integers `[M, length]`, below `CHARACTERS`.
     """
-    codes = _codes()
+    codes = np.frombuffer(
+        _TEXTS[name]().encode("ascii", "replace"), np.uint8
+    ).astype("int32")
     cut = int(len(codes) * (1.0 - _TEXT_TEST))
 
     def pieces(codes):
@@ -98,20 +104,55 @@ def text(length, stride=8):
     return Dataset(pieces(codes[:cut]), pieces(codes[cut:]))
 
 
-def characters():
-    """How many different characters the text has: an integer."""
-    return int(_codes().max()) + 1
-
-
 @functools.cache
-def _codes():
-    """The text as integers, `[N]`."""
+def table(name):
+    """A small table of scikit-learn's, standardised.
+
+    Every fifth row is test data.
+
+    Args:
+        name: String, `"breast_cancer"` (569 rows, two classes) or
+            `"diabetes"` (442 rows, a number).
+
+    Returns:
+        A `Dataset` of `[M, features]` and labels `[M]`, or standardised
+        numbers `[M, 1]`.
+    """
+    import sklearn.datasets
+
+    load = getattr(sklearn.datasets, f"load_{name}")
+    inputs, targets = load(return_X_y=True)
+    if targets.dtype.kind == "f":
+        targets = _standardized(targets[:, None])
+    inputs = _standardized(inputs)
+    held_out = np.arange(len(inputs)) % 5 == 0
+    return Dataset(
+        (inputs[~held_out], targets[~held_out]),
+        (inputs[held_out], targets[held_out]),
+    )
+
+
+def _python_reference():
     from pydoc_data import topics
 
-    text = "".join(topics.topics[key] for key in sorted(topics.topics))
-    values = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
-    _, codes = np.unique(values, return_inverse=True)
-    return codes.astype("int32")
+    return "".join(topics.topics[key] for key in sorted(topics.topics))
+
+
+def _sklearn_descriptions():
+    files = importlib.resources.files("sklearn.datasets.descr").iterdir()
+    return "".join(
+        file.read_text(encoding="utf-8")
+        for file in sorted(files, key=lambda file: file.name)
+        if file.name.endswith(".rst")
+    )
+
+
+_TEXTS = {"python": _python_reference, "sklearn": _sklearn_descriptions}
+
+
+def _standardized(values):
+    values = (values - values.mean(0)) / values.std(0)
+    return values.astype("float32")
 
 
 def _shrink(pixels, size):

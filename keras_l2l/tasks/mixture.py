@@ -87,15 +87,15 @@ def _convolutional_classifier(generator, name):
 def _recurrent_text_model(generator, name):
     width = _log_uniform(generator, 16, 40)
     cell = generator.choice([keras.layers.GRU, keras.layers.LSTM])
-    data = datasets.text(_TEXT_LENGTH)
+    data = datasets.text("python", _TEXT_LENGTH)
 
     def build_model():
         return keras.Sequential(
             [
                 keras.Input((_TEXT_LENGTH,), dtype="int32"),
-                keras.layers.Embedding(datasets.characters(), width),
+                keras.layers.Embedding(datasets.CHARACTERS, width),
                 cell(width, return_sequences=True),
-                keras.layers.Dense(datasets.characters()),
+                keras.layers.Dense(datasets.CHARACTERS),
             ]
         )
 
@@ -108,12 +108,12 @@ def _attention_text_model(generator, name):
     heads = int(generator.choice([2, 4]))
     width = heads * int(generator.integers(5, 11))
     activation = generator.choice(["relu", "gelu"])
-    data = datasets.text(_TEXT_LENGTH)
+    data = datasets.text("python", _TEXT_LENGTH)
 
     def build_model():
         inputs = keras.Input((_TEXT_LENGTH,), dtype="int32")
         places = keras.ops.arange(_TEXT_LENGTH)
-        hidden = keras.layers.Embedding(datasets.characters(), width)(inputs)
+        hidden = keras.layers.Embedding(datasets.CHARACTERS, width)(inputs)
         hidden += keras.layers.Embedding(_TEXT_LENGTH, width)(places)
         normed = keras.layers.LayerNormalization()(hidden)
         hidden += keras.layers.MultiHeadAttention(heads, width // heads)(
@@ -123,7 +123,7 @@ def _attention_text_model(generator, name):
         normed = keras.layers.Dense(2 * width, activation=activation)(normed)
         hidden += keras.layers.Dense(width)(normed)
         hidden = keras.layers.LayerNormalization()(hidden)
-        outputs = keras.layers.Dense(datasets.characters())(hidden)
+        outputs = keras.layers.Dense(datasets.CHARACTERS)(hidden)
         return keras.Model(inputs, outputs)
 
     return _classification(

@@ -1,0 +1,359 @@
+"""The benchmark: a learned rule against others on unseen tasks at real size.
+
+Every run is a file, so that a benchmark goes on where it was stopped, and
+the baselines, which never change, are trained once.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_l2l import rules
+from keras_l2l.evaluation import Episodes
+from keras_l2l.sweep import final_score, sweep
+from keras_l2l.tasks.base import episode_seed
+
+_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_RATES_OF_DESCENT = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+
+# What all are compared with, in the end.
+REFERENCE = "Adam"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """An optimizer of the benchmark.
+
+    Attributes:
+        make_rule: Function from a number of steps to an `UpdateRule`.
+        learning_rates: Tuple of floats that are swept; empty for a rule that
+            is taken as it is.
+    """
+
+    make_rule: Callable[[int], Any]
+    learning_rates: tuple[float, ...] = ()
+
+
+CONTENDERS = {
+    "NAG": Contender(
+        lambda steps: rules.Momentum(momentum=0.9, nesterov=True),
+        _RATES_OF_DESCENT,
+    ),
+    "RMSprop": Contender(lambda steps: rules.RMSprop(), _RATES),
+    "Adam": Contender(lambda steps: rules.Adam(), _RATES),
+    "AdamW+cosine": Contender(
+        lambda steps: rules.AdamW(decay_steps=steps), _RATES
+    ),
+    "Adam, untuned": Contender(lambda steps: rules.Adam()),
+    "Nadam, untuned": Contender(lambda steps: rules.Nadam()),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The runs of one optimizer on one task.
+
+    Attributes:
+        task: String.
+        optimizer: String.
+        learning_rate: Float, the one that was swept; `None` without a sweep.
+        on_border: Boolean. Whether the sweep ended on the border of its grid.
+        losses: Array `[S, steps + 1]`, of each seed, before each step and
+            after the last.
+        test_losses: Array `[S]`, on held-out data after the last step.
+    """
+
+    task: str
+    optimizer: str
+    learning_rate: float | None
+    on_border: bool
+    losses: np.ndarray
+    test_losses: np.ndarray
+
+    @property
+    def final_losses(self):
+        """Array `[S]`: mean training loss of the last tenth of the steps."""
+        return np.array([final_score(losses) for losses in self.losses])
+
+    @property
+    def mean_losses(self):
+        """Array `[S]`: mean training loss of all steps."""
+        means = self.losses.mean(1)
+        return np.where(np.isfinite(self.final_losses), means, math.inf)
+
+    def steps_to(self, loss):
+        """Steps until the training loss is as low as `loss`.
+
+        The training loss is taken as the mean over a twentieth of the steps.
+
+        Args:
+            loss: Float.
+
+        Returns:
+            An integer; `None` if it never is.
+        """
+        curve = self.losses.mean(0)
+        window = max(1, (len(curve) - 1) // 20)
+        means = np.convolve(curve, np.ones(window) / window, "valid")
+        reached = np.flatnonzero(means <= loss)
+        return int(reached[0]) + window if len(reached) else None
+
+
+class Benchmark:
+    """Trains optimizers on test tasks, and keeps each run in a file.
+
+    The learning rate of a contender is swept on optimizees that the
+    comparison does not see; then all train the same ones: same
+    initialisations, same batches, same number of steps.
+
+    Args:
+        suite: Dict from names to `keras_l2l.tasks.suite.SuiteTask`s.
+        directory: Where the runs are kept.
+        seeds: Integer. Runs of each optimizer on each task.
+            Defaults to `5`.
+        sweep_seeds: Integer. Runs for each learning rate of a sweep.
+            Defaults to `2`.
+        seed: Integer, from which the seeds of all runs derive.
+            Defaults to `0`.
+        progress: Function called with a line of text before each run.
+            Defaults to `None`.
+    """
+
+    def __init__(
+        self, suite, directory, seeds=5, sweep_seeds=2, seed=0, progress=None
+    ):
+        self.suite = suite
+        self.directory = pathlib.Path(directory)
+        self.seeds = [episode_seed(seed, "test", i) for i in range(seeds)]
+        self._sweep_seeds = [
+            episode_seed(seed, "sweep", i) for i in range(sweep_seeds)
+        ]
+        self._progress = progress or (lambda text: None)
+        self._task = (None, None)
+
+    def result(self, task, optimizer, contender, key=None):
+        """The runs of an optimizer on a task, trained if need be.
+
+        Args:
+            task: String, a name of the suite.
+            optimizer: String.
+            contender: A `Contender`.
+            key: String, the name of the directory of its runs.
+                Defaults to `None`, the name of the optimizer.
+
+        Returns:
+            A `Result`.
+        """
+        steps = self.suite[task].steps
+        rule = contender.make_rule(steps)
+        episodes = None
+        directory = self.directory / task / (key or optimizer)
+        rate, on_border = None, False
+
+        def train(seed):
+            nonlocal episodes
+            if episodes is None:
+                episodes = Episodes(rule, self._made(task), (steps,))
+            return episodes.run(seed)
+
+        def run(seed):
+            name = f"{seed}" if rate is None else f"{rate:.3g}-{seed}"
+            path = directory / f"{name}.json"
+            return self._run(path, steps, functools.partial(train, seed))
+
+        if contender.learning_rates:
+
+            def score(learning_rate):
+                nonlocal rate
+                rate = learning_rate
+                rule.learning_rate.assign(rate)
+                runs = [run(seed) for seed in self._sweep_seeds]
+                return float(np.mean([final_score(r["losses"]) for r in runs]))
+
+            found = sweep(optimizer, contender.learning_rates, score)
+            rate, on_border = found.best, found.on_border
+            rule.learning_rate.assign(rate)
+        runs = [run(seed) for seed in self.seeds]
+        return Result(
+            task=task,
+            optimizer=optimizer,
+            learning_rate=rate,
+            on_border=on_border,
+            losses=np.stack([r["losses"] for r in runs]),
+            test_losses=np.array([r["test_loss"] for r in runs]),
+        )
+
+    def results(self, contenders):
+        """The runs of all contenders on all tasks.
+
+        Args:
+            contenders: Dict from names to `Contender`s. One called
+                `"NAME:KEY"` is NAME, with runs that are kept apart.
+
+        Returns:
+            List of `Result`, task by task.
+        """
+        return [
+            self.result(task, name.split(":")[0], contender, _file_name(name))
+            for task in self.suite
+            for name, contender in contenders.items()
+        ]
+
+    def _run(self, path, steps, train):
+        """What the file of a run says, which is written if need be."""
+        if path.exists():
+            document = json.loads(path.read_text())
+            if len(document["losses"]) == steps + 1:
+                return _arrays(document)
+        self._progress(str(path.relative_to(self.directory)))
+        losses, test_losses = train()
+        document = {
+            "losses": [_rounded(loss) for loss in losses],
+            "test_loss": _rounded(test_losses[-1]),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(document, allow_nan=False))
+        os.replace(temporary, path)
+        return _arrays(document)
+
+    def _made(self, task):
+        """The task, of which one is held at a time: data can be large."""
+        if self._task[0] != task:
+            self._task = (task, self.suite[task].make())
+        return self._task[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One optimizer on one task, as tables show it.
+
+    Attributes:
+        task: String.
+        optimizer: String.
+        learning_rate: Float or `None`.
+        on_border: Boolean, see `Result`.
+        final_loss: Float, mean over seeds of `Result.final_losses`.
+        final_error: Float, its standard error; NaN with one seed.
+        mean_loss: Float, mean over seeds of `Result.mean_losses`.
+        test_loss: Float, mean over seeds.
+        ratio: Float, the final loss over that of the reference.
+        steps_to_reference: Integer, steps until the training loss is that
+            with which the reference ends; `None` if it never is.
+    """
+
+    task: str
+    optimizer: str
+    learning_rate: float | None
+    on_border: bool
+    final_loss: float
+    final_error: float
+    mean_loss: float
+    test_loss: float
+    ratio: float
+    steps_to_reference: int | None
+
+
+def summarize(results, reference=REFERENCE):
+    """The figures of all results, against one of the optimizers.
+
+    Args:
+        results: List of `Result`.
+        reference: String, the name of an optimizer.
+            Defaults to `"Adam"`, tuned.
+
+    Returns:
+        List of `Row`, in the order of the results.
+    """
+    references = {
+        result.task: float(result.final_losses.mean())
+        for result in results
+        if result.optimizer == reference
+    }
+    rows = []
+    for result in results:
+        final = result.final_losses
+        goal = references.get(result.task, math.nan)
+        error = math.nan
+        if len(final) > 1 and np.isfinite(final).all():
+            error = float(final.std(ddof=1) / math.sqrt(len(final)))
+        rows.append(
+            Row(
+                task=result.task,
+                optimizer=result.optimizer,
+                learning_rate=result.learning_rate,
+                on_border=result.on_border,
+                final_loss=float(final.mean()),
+                final_error=error,
+                mean_loss=float(result.mean_losses.mean()),
+                test_loss=float(result.test_losses.mean()),
+                ratio=float(final.mean()) / goal,
+                steps_to_reference=result.steps_to(goal),
+            )
+        )
+    return rows
+
+
+def geometric_means(rows):
+    """The geometric mean over the tasks of each optimizer's ratios.
+
+    Args:
+        rows: List of `Row`.
+
+    Returns:
+        Dict from optimizers to floats; infinity if one diverged.
+    """
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        ratios.setdefault(row.optimizer, []).append(row.ratio)
+    return {name: geometric_mean(values) for name, values in ratios.items()}
+
+
+def geometric_mean(ratios):
+    """The geometric mean; infinity if one of them is.
+
+    Args:
+        ratios: Sequence of floats.
+
+    Returns:
+        A float.
+    """
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def learned_contender(rule):
+    """A learned rule as a contender.
+
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        A `Contender`.
+    """
+    return Contender(lambda steps: rule.copy())
+
+
+def _file_name(name):
+    return re.sub(r"[^\w+.-]+", "-", name)
+
+
+def _rounded(loss):
+    """Seven digits, as many as float32 has; `None` for what is no number."""
+    return float(f"{loss:.7g}") if math.isfinite(loss) else None
+
+
+def _arrays(document):
+    losses = [math.nan if x is None else x for x in document["losses"]]
+    test_loss = document["test_loss"]
+    return {
+        "losses": np.array(losses),
+        "test_loss": math.inf if test_loss is None else test_loss,
+    }
