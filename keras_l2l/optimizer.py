@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_l2l import presets, rule_config, strategies
 from keras_l2l.blocks import update_in_blocks
+from keras_l2l.guard import Guard
 from keras_l2l.rules import RuleState, UpdateRule
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16")
@@ -66,6 +67,10 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             which the hidden state is kept from step to step; the rule
             computes in its own. `"bfloat16"` halves the memory.
             Defaults to `None`, the rule's own.
+        guard: Boolean. Whether to leave out steps whose gradients are not
+            finite or explode, and to go back to a snapshot of the variables
+            if that does not end; see `interventions`. Keeps one more number
+            a coordinate. Defaults to `True`.
         name: String. The name of the optimizer. Defaults to `None`, which
             chooses one.
 
@@ -94,6 +99,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         loss_scale_factor=None,
         gradient_accumulation_steps=None,
         state_dtype=None,
+        guard=True,
         name=None,
         **kwargs,
     ):
@@ -124,6 +130,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             **kwargs,
         )
         self.state_dtype = state_dtype
+        self.guard = bool(guard)
+        self._guard = _Box(None)
         self._preset = None
         if isinstance(rule, UpdateRule):
             self.rule = rule.copy()
@@ -178,6 +186,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                 local[i] = self._add_slots(
                     _path(variables[i]), initial, variables[i]
                 )
+        if self.guard:
+            self._guard = _Box(self._make_guard(variables, learned))
         self._slots = _Slots(
             RuleState(local, self._add_slots("shared", state.shared)),
             RuleState(dtypes, tree.map_structure(_dtype, state.shared)),
@@ -188,10 +198,27 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         strategies.check_update(self)
         super().apply([_dense(g) for g in grads], trainable_variables)
 
+    @property
+    def interventions(self):
+        """What the guard has done: a dict of two integers.
+
+        `"skipped"` counts the steps that were left out, `"rewound"` how often
+        the variables went back to a snapshot. Both are zero in a training
+        that went well.
+        """
+        guard = self._guard.value
+        if guard is None:
+            return {"skipped": 0, "rewound": 0}
+        return {
+            "skipped": int(guard.skipped.numpy()),
+            "rewound": int(guard.rewound.numpy()),
+        }
+
     def get_config(self):
         return {
             **super().get_config(),
             "state_dtype": self.state_dtype,
+            "guard": self.guard,
             "rule": self._rule_config(),
         }
 
@@ -227,19 +254,68 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                 gradients,
                 variables,
                 tree.map_structure(_native, self._slots.of("values", indices)),
+                self._guard_of(indices),
                 learning_rate,
             ),
             group=False,
         )
 
     def _update_device(
-        self, dtypes, _, gradients, variables, slots, learning_rate
+        self, dtypes, _, gradients, variables, slots, guard, learning_rate
     ):
-        updates = update_in_blocks(
-            self.rule, gradients, variables, slots, dtypes, learning_rate
+        def step(scale):
+            updates = update_in_blocks(
+                self.rule,
+                gradients,
+                variables,
+                slots,
+                dtypes,
+                tf.cast(learning_rate, tf.float32) * scale,
+            )
+            for variable, update in zip(variables, updates):
+                self.assign_add(variable, update)
+
+        if guard is None:
+            step(1.0)
+        else:
+            guard.run(gradients, variables, step)
+
+    def _make_guard(self, variables, learned):
+        def add(name, dtype, value=0):
+            return self.add_variable(
+                shape=(),
+                dtype=dtype,
+                initializer=keras.initializers.Constant(value),
+                name=f"guard_{name}",
+            )
+
+        snapshots = [None] * len(variables)
+        for i in learned:
+            with self._distribution_strategy.extended.colocate_vars_with(
+                _native(variables[i])
+            ):
+                snapshots[i] = self.add_variable_from_reference(
+                    variables[i], name="guard_snapshot"
+                )
+        return Guard(
+            snapshots=snapshots,
+            scale=add("scale", "float32", 1.0),
+            peak=add("peak", "float32"),
+            streak=add("streak", "int32"),
+            age=add("age", "int32"),
+            skipped=add("skipped", "int32"),
+            rewound=add("rewound", "int32"),
         )
-        for variable, update in zip(variables, updates):
-            self.assign_add(variable, update)
+
+    def _guard_of(self, indices):
+        """The guard of some variables, its variables TensorFlow's own."""
+        guard = self._guard.value
+        if guard is None:
+            return None
+        chosen = guard._replace(
+            snapshots=[guard.snapshots[i] for i in indices]
+        )
+        return tree.map_structure(_native, chosen)
 
     def _initial_state(self, variables):
         """The hidden state; of each variable, if that is enough, a coordinate.
@@ -284,6 +360,13 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         ):
             return self._preset
         return rule_config.serialize(self.rule)
+
+
+class _Box:
+    """Holds what Keras and TensorFlow would wrap in a container of theirs."""
+
+    def __init__(self, value):
+        self.value = value
 
 
 class _Slots:

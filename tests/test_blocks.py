@@ -102,7 +102,11 @@ def test_a_narrow_state_changes_little(state_dtype, tmp_path):
     _, expected = fit(None)
     assert losses != expected
     np.testing.assert_allclose(losses, expected, rtol=0.05)
-    slots = [v for v in model.optimizer.variables if len(v.shape) == 2]
+    slots = [
+        v
+        for v in model.optimizer.variables
+        if len(v.shape) == 2 and "guard" not in v.path
+    ]
     assert slots
     assert {v.dtype for v in slots} == {state_dtype}
     model.save(tmp_path / "model.keras")

@@ -25,6 +25,7 @@ ORDER = (
     "rule_config",
     "blocks",
     "strategies",
+    "guard",
     "optimizer",
     "tasks",
     "side_by_side",

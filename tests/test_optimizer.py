@@ -182,7 +182,8 @@ def test_slices_equal_their_dense_gradient(how):
 def test_the_hidden_state_is_in_variables_of_the_optimizer():
     optimizer, on = L2LOptimizer(Normalised()), variables()
     optimizer.build(on)
-    kernel, kernel_count, bias, _, memory = optimizer.variables[2:]
+    # Before them the guard's: a snapshot of each variable and six numbers.
+    kernel, kernel_count, bias, _, memory = optimizer.variables[-5:]
     assert kernel.name == "kernel_sum_0"
     assert bias.name == "bias_sum_0"
     assert memory.name == "shared_memory_0"
@@ -217,6 +218,8 @@ def test_variables_without_gradient_keep_their_state(missing):
         "kernel_first_moment",
         "kernel_second_moment",
         "shared_step",
+        "guard_age",
+        "guard_peak",
     }
     np.testing.assert_array_equal(on[1], bias)
 
@@ -266,6 +269,7 @@ def test_the_optimizer_imports_no_meta_training():
             elif isinstance(node, ast.Import):
                 reached |= {alias.name.split(".")[0] for alias in node.names}
     ours = {"features", "manifest", "optimizer", "presets", "rule_config"}
-    ours |= {"blocks", "strategies", "rules", "saving"}
+    ours |= {"blocks", "guard", "orthogonal", "strategies", "rules"}
+    ours |= {"checks", "saving"}
     ours |= {"keras", "numpy", "tensorflow"}
     assert reached - set(sys.stdlib_module_names) <= ours

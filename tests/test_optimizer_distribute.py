@@ -86,7 +86,7 @@ def results(model):
 
 def assert_close(one, two, atol=1e-6):
     for a, b in zip(results(one), results(two), strict=True):
-        np.testing.assert_allclose(a, b, atol=atol)
+        np.testing.assert_allclose(a, b, rtol=atol, atol=atol)
 
 
 @pytest.mark.parametrize(

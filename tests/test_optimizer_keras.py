@@ -213,7 +213,8 @@ def test_mixed_precision_keeps_the_hidden_state_in_float32(policy):
     if policy == "mixed_float16":
         assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         optimizer = optimizer.inner_optimizer
-    assert {v.dtype for v in optimizer.variables[1:]} == {"float32"}
+    floats = {v.dtype for v in optimizer.variables if "float" in v.dtype}
+    assert floats == {"float32"}
     assert int(optimizer.iterations.numpy()) > 0
     assert all(np.isfinite(w).all() for w in model.get_weights())
 

@@ -1,0 +1,149 @@
+"""The benchmark: its runs, its figures, its report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_l2l import benchmark, rules, tasks
+from keras_l2l.benchmark import Benchmark, Contender, Result
+from keras_l2l.benchmark_report import write_report
+from keras_l2l.cli import main
+from keras_l2l.tasks.suite import SUITE, SuiteTask
+from tests import components
+
+TOY = {
+    name: SuiteTask(lambda n=n: tasks.Quadratic(dimensions=n), 20)
+    for name, n in (("two", 2), ("three", 3))
+}
+TOY_CONTENDERS = {
+    "mine": benchmark.learned_contender(rules.SGD(0.05)),
+    "Adam": Contender(lambda steps: rules.Adam(), (0.01, 0.1, 1.0)),
+    "AdamW": Contender(lambda steps: rules.AdamW(decay_steps=steps)),
+}
+
+
+def _run(directory, **arguments):
+    lines = []
+    runner = Benchmark(
+        TOY,
+        directory,
+        **{"seeds": 2, "sweep_seeds": 1, **arguments},
+        progress=lines.append,
+    )
+    return runner.results(TOY_CONTENDERS), lines
+
+
+def test_all_train_the_same_optimizees(tmp_path):
+    results, _ = _run(tmp_path)
+    assert [(r.task, r.optimizer) for r in results] == [
+        (task, name) for task in TOY for name in TOY_CONTENDERS
+    ]
+    for task in TOY:
+        firsts = [r.losses[:, 0] for r in results if r.task == task]
+        assert np.ptp(firsts, axis=0).max() < 1e-6 * np.max(firsts)
+    rates = {r.optimizer: r.learning_rate for r in results}
+    assert rates["Adam"] in (0.01, 0.1, 1.0)
+    assert rates["mine"] is None
+
+
+def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path):
+    whole, lines = _run(tmp_path / "whole")
+    _run(tmp_path / "part", seeds=1)
+    rest, more = _run(tmp_path / "part")
+    assert 0 < len(more) < len(lines)
+    assert _run(tmp_path / "part")[1] == []
+    for ours, theirs in zip(whole, rest):
+        np.testing.assert_array_equal(ours.losses, theirs.losses)
+        np.testing.assert_array_equal(ours.test_losses, theirs.test_losses)
+
+
+def _result(optimizer, losses, task="toy"):
+    losses = np.array(losses, "float64")
+    return Result(task, optimizer, None, False, losses, losses[:, -1])
+
+
+def test_figures():
+    falling = np.linspace(10.0, 1.0, 101)
+    results = [
+        _result("Adam", [falling, falling + 0.2]),
+        _result("mine", [falling / 2.0] * 2),
+        _result("lost", [falling, [*falling[:-1], np.nan]]),
+    ]
+    adam, mine, lost = benchmark.summarize(results)
+    assert adam.ratio == 1.0
+    assert adam.final_loss == pytest.approx(falling[-10:].mean() + 0.1)
+    assert adam.final_error == pytest.approx(0.1)
+    assert mine.ratio == pytest.approx(0.5 * falling[-10:].mean() / adam.final_loss)
+    # Half the loss is reached about half way.
+    assert 80 < mine.steps_to_reference < 95
+    assert lost.final_loss == np.inf
+    assert lost.ratio == np.inf
+    means = benchmark.geometric_means([adam, mine, lost])
+    assert means["lost"] == np.inf
+    assert means["mine"] == pytest.approx(mine.ratio)
+
+
+def test_geometric_mean():
+    assert benchmark.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_the_report_is_one_page(tmp_path):
+    results, _ = _run(tmp_path / "runs")
+    files = write_report(results, "mine", tmp_path)
+    assert {"benchmark.json", "report.html", "profile.png"} <= set(files)
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    assert len(document["rows"]) == len(results)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 1 + len(TOY)
+    # Nothing is loaded from elsewhere.
+    assert "http" not in page
+    assert 'src="data:image/png;base64,' in page
+
+
+def test_the_suite_is_large_and_not_trained_on():
+    assert len(SUITE) >= 12
+    assert max(task.steps for task in SUITE.values()) >= 10_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=components.needs_mnist
+            if name.startswith(("mnist", "cifar"))
+            else (),
+        )
+        for name in SUITE
+    ],
+)
+@pytest.mark.large
+def test_every_task_of_the_suite_trains(name):
+    from keras_l2l.evaluation import learning_curves
+
+    curves = learning_curves(rules.Adam(1e-3), SUITE[name].make(), [1], 50)
+    assert np.isfinite(curves.losses).all()
+    assert curves.losses[0, -10:].mean() < curves.losses[0, :10].mean()
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = [
+        "benchmark",
+        *("--rule", "lstm-mnist", "--tasks", "table-regression"),
+        *("--optimizers", "Adam, untuned", "--seeds", "1"),
+        *("--output", str(tmp_path), "--json"),
+    ]
+    assert main(arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["optimizer"] for row in document["rows"]] == [
+        "lstm-mnist",
+        "Adam, untuned",
+    ]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_command_names_what_there_is(tmp_path, capsys):
+    arguments = ["benchmark", "--tasks", "nothing", "--output", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "mnist-mlp" in capsys.readouterr().err
