@@ -186,12 +186,12 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                 local[i] = self._add_slots(
                     _path(variables[i]), initial, variables[i]
                 )
-        if self.guard:
-            self._guard = _Box(self._make_guard(variables, learned))
         self._slots = _Slots(
             RuleState(local, self._add_slots("shared", state.shared)),
             RuleState(dtypes, tree.map_structure(_dtype, state.shared)),
         )
+        if self.guard:
+            self._guard = _Box(self._make_guard(variables, learned))
 
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads, trainable_variables=None):
