@@ -251,7 +251,9 @@ def keras_adam(task, steps):
 
 
 def _estimate(rule, task, steps, estimator, carry):
-    return estimator(rule, task, carry, MetaLoss(tf.ones(steps)), tf.constant([0, 0]))
+    return estimator(
+        rule, task, carry, MetaLoss(tf.ones(steps)), tf.constant([0, 0])
+    )
 
 
 class _MissingError(Exception):

@@ -123,7 +123,10 @@ def write_report(results, learned, directory):
         note=html.escape(_note(results)),
         tables=_html_table(
             ("Optimizer", "Geometric mean", "Better on", "Worst ratio"),
-            [(cells, cells[0] == learned, False) for cells in _mean_cells(rows)],
+            [
+                (cells, cells[0] == learned, False)
+                for cells in _mean_cells(rows)
+            ],
         )
         + _html_table(
             _COLUMNS,
@@ -235,7 +238,9 @@ def _cells(row):
         f"{row.mean_loss:.4g}",
         f"{row.test_loss:.4g}",
         f"{row.ratio:.3f}",
-        "never" if row.steps_to_reference is None else str(row.steps_to_reference),
+        "never"
+        if row.steps_to_reference is None
+        else str(row.steps_to_reference),
     ]
 
 

@@ -89,7 +89,9 @@ class MetaLoss:
         if self.transform == "identity":
             return losses[1:]
         first = self.first_loss(losses)
-        return tf.math.log(_positive(losses[1:], first) / _positive(first, first))
+        return tf.math.log(
+            _positive(losses[1:], first) / _positive(first, first)
+        )
 
     def derivative(self, loss, first_loss):
         """The derivative of what a loss is worth.

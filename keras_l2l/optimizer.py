@@ -312,9 +312,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         guard = self._guard.value
         if guard is None:
             return None
-        chosen = guard._replace(
-            snapshots=[guard.snapshots[i] for i in indices]
-        )
+        chosen = guard._replace(snapshots=[guard.snapshots[i] for i in indices])
         return tree.map_structure(_native, chosen)
 
     def _initial_state(self, variables):

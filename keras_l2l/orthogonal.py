@@ -33,9 +33,7 @@ def as_matrix(tensor):
     cut = len(shape) - 1
     if len(shape) == 3:
         cut = min((2, 1), key=lambda k: _imbalance(shape, k))
-    return ops.reshape(
-        tensor, (math.prod(shape[:cut]), math.prod(shape[cut:]))
-    )
+    return ops.reshape(tensor, (math.prod(shape[:cut]), math.prod(shape[cut:])))
 
 
 def orthogonalize(matrix, block_width=BLOCK_WIDTH):
@@ -85,9 +83,7 @@ def _orthogonalize(matrix):
     left, right = gram / norm + _DAMPING * identity, identity
     for index, (a, b, c) in enumerate(_ITERATIONS):
         product = left if index == 0 else ops.matmul(right, left)
-        factor = (
-            a * identity + b * product + c * ops.matmul(product, product)
-        )
+        factor = a * identity + b * product + c * ops.matmul(product, product)
         right = factor if index == 0 else ops.matmul(factor, right)
         if index < len(_ITERATIONS) - 1:
             left = ops.matmul(left, factor)

@@ -257,9 +257,7 @@ class OuterLoop:
             seeds.append(episode_seed(self.seed, "train", self._episodes))
             self._episodes += 1
         if len(group.places) == 1:
-            group.carry = self.estimator.start(
-                self.rule, group.task, seeds[0]
-            )
+            group.carry = self.estimator.start(self.rule, group.task, seeds[0])
             return
         task = SideBySide(self.tasks[group.task_index], len(rows))
         fresh = self.estimator.start(self.rule, task, seeds)

@@ -23,7 +23,8 @@ class Stage:
     """A part of a meta-training, with a meta-optimizer of its own.
 
     Attributes:
-        horizon: Integer or pair of integers, see `MetaTrainer`.
+        horizon: Integer or pair of integers, see `MetaTrainer`; `None` has
+            that of the recipe.
         unroll: Integer. Inner steps in an outer step.
         tasks_per_step: Integer or `None`, see `MetaTrainer`.
         loss_transform: String, see `MetaTrainer`.
@@ -50,7 +51,7 @@ class Stage:
         seed: Integer, added to the recipe's for the episodes of this stage.
     """
 
-    horizon: int | tuple[int, int] = 100
+    horizon: int | tuple[int, int] | None = None
     unroll: int = 20
     tasks_per_step: int | None = None
     loss_transform: str = "identity"
@@ -82,6 +83,7 @@ class Recipe:
         rule_arguments: Dict, its arguments.
         task: String, the name of a function or class of `keras_l2l.tasks`.
         task_arguments: Dict, its arguments.
+        horizon: Integer or pair of integers, see `MetaTrainer`.
         stages: Tuple of `Stage`s. Each starts with the meta-parameters with
             which the one before ended.
         global_clipnorm: Float. Largest norm of a mean meta-gradient.
@@ -105,6 +107,7 @@ class Recipe:
     rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(),)
+    horizon: int | tuple[int, int] = 100
     global_clipnorm: float = 1.0
     validation_task: str | None = None
     validation_arguments: dict[str, Any] = dataclasses.field(
@@ -142,7 +145,6 @@ _RECIPES = {
             # show, those of the optimizee's gradients included.
             stages=(
                 Stage(
-                    horizon=200,
                     loss_weights="linear",
                     coordinate_share=0.25,
                     epochs=37,
@@ -150,7 +152,6 @@ _RECIPES = {
                     validation_freq=0,
                 ),
                 Stage(
-                    horizon=200,
                     unroll=100,
                     loss_weights="linear",
                     coordinate_share=0.25,
@@ -162,7 +163,6 @@ _RECIPES = {
                     seed=77,
                 ),
                 Stage(
-                    horizon=200,
                     unroll=100,
                     loss_weights="ends",
                     coordinate_share=0.25,
@@ -175,7 +175,6 @@ _RECIPES = {
                     seed=77,
                 ),
                 Stage(
-                    horizon=200,
                     unroll=100,
                     loss_weights="ends",
                     coordinate_share=0.25,
@@ -187,7 +186,6 @@ _RECIPES = {
                     seed=78,
                 ),
                 Stage(
-                    horizon=200,
                     unroll=200,
                     optimizees=4,
                     loss_weights="quadratic",
@@ -202,6 +200,7 @@ _RECIPES = {
                     seed=100,
                 ),
             ),
+            horizon=200,
         ),
         Recipe(
             name="general",
@@ -227,9 +226,11 @@ _RECIPES = {
             score_steps=(100, 1000),
             jit_compile=True,
             global_clipnorm=10.0,
+            horizon=(100, 1000),
+            # Short episodes teach speed; long ones, judged by their ends,
+            # what to do with it.
             stages=(
                 Stage(
-                    horizon=(100, 1000),
                     unroll=50,
                     optimizees=1,
                     tasks_per_step=4,
@@ -237,13 +238,31 @@ _RECIPES = {
                     loss_transform="log",
                     estimator="PersistentES",
                     stddev=0.04,
-                    epochs=40,
+                    epochs=32,
                     steps_per_epoch=200,
                     learning_rate=3e-3,
                     beta_2=0.99,
                     decay_epochs=40,
                     final_rate=0.1,
                     validation_freq=2,
+                ),
+                Stage(
+                    horizon=(500, 2000),
+                    unroll=50,
+                    optimizees=1,
+                    tasks_per_step=6,
+                    loss_weights="linear",
+                    loss_transform="log",
+                    estimator="PersistentES",
+                    stddev=0.04,
+                    epochs=30,
+                    steps_per_epoch=100,
+                    learning_rate=2e-3,
+                    beta_2=0.99,
+                    decay_epochs=30,
+                    final_rate=0.1,
+                    validation_freq=2,
+                    seed=1,
                 ),
             ),
         ),
@@ -423,11 +442,11 @@ def _make_trainer(rule, task, recipe, stage):
     trainer = MetaTrainer(
         rule,
         task,
-        horizon=stage.horizon,
+        horizon=stage.horizon or recipe.horizon,
         unroll=stage.unroll,
         optimizees=stage.optimizees,
         tasks_per_step=stage.tasks_per_step,
-        loss_weights=_loss_weights(stage),
+        loss_weights=_loss_weights(stage.horizon or recipe.horizon, stage),
         loss_transform=stage.loss_transform,
         estimator=_ESTIMATORS[stage.estimator](stage),
         clipnorm=stage.clipnorm,
@@ -459,13 +478,15 @@ _ESTIMATORS = {
 }
 
 
-def _loss_weights(stage):
+def _loss_weights(horizon, stage):
     """Array `[horizon]` of mean one."""
-    step = np.arange(np.max(stage.horizon))
+    step = np.arange(np.max(horizon))
     if stage.loss_weights == "ends":
         unroll, position = np.divmod(step, stage.unroll)
         weights = ((position + 1) / stage.unroll) ** 3 * (1 + unroll / 2)
     else:
-        power = {"equal": 0, "root": 0.5, "linear": 1, "quadratic": 2}[stage.loss_weights]
+        power = {"equal": 0, "root": 0.5, "linear": 1, "quadratic": 2}[
+            stage.loss_weights
+        ]
         weights = (step + 1.0) ** power
     return weights / weights.mean()

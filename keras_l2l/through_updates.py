@@ -40,9 +40,7 @@ def recorded_bytes(rule, steps):
     )
 
 
-def gradient_in_one_pass(
-    rule, task, carry, meta_loss, share=1.0, seed=None
-):
+def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     """Trains optimizees and takes the meta-gradient from what was recorded.
 
     Args:

@@ -21,6 +21,7 @@ METADATA = {
     "scores": {"final_loss": 0.25},
 }
 
+
 # Name → factory of a small instance, with a fixed seed.
 def _with_random_meta_parameters(rule):
     """A rule that starts with zeros in its output layers, elsewhere."""

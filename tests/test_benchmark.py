@@ -74,7 +74,9 @@ def test_figures():
     assert adam.ratio == 1.0
     assert adam.final_loss == pytest.approx(falling[-10:].mean() + 0.1)
     assert adam.final_error == pytest.approx(0.1)
-    assert mine.ratio == pytest.approx(0.5 * falling[-10:].mean() / adam.final_loss)
+    assert mine.ratio == pytest.approx(
+        0.5 * falling[-10:].mean() / adam.final_loss
+    )
     # Half the loss is reached about half way.
     assert 80 < mine.steps_to_reference < 95
     assert lost.final_loss == np.inf

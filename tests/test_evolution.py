@@ -94,9 +94,7 @@ def test_a_particle_that_diverges_is_bounded_and_pushes_back():
     task = tasks.Quadratic(dimensions=3)
     rule = rules.SGD(1.0)  # far too fast: both particles explode
     estimator = PersistentES(0.5, jit_compile=False)
-    meta_loss = MetaLoss(
-        tf.ones(60), transform="log", divergence_limit=1e3
-    )
+    meta_loss = MetaLoss(tf.ones(60), transform="log", divergence_limit=1e3)
     result = estimator(
         rule,
         task,
@@ -127,9 +125,7 @@ def test_learns_and_resumes(tmp_path):
     history = whole.fit(epochs=4, steps_per_epoch=5, verbose=0).history
     assert float(whole.rule.learning_rate) > 5e-3
     assert np.isfinite(history["loss"]).all()
-    trainer().fit(
-        epochs=2, steps_per_epoch=5, verbose=0, backup_dir=tmp_path
-    )
+    trainer().fit(epochs=2, steps_per_epoch=5, verbose=0, backup_dir=tmp_path)
     resumed = trainer()
     resumed.fit(epochs=4, steps_per_epoch=5, verbose=0, backup_dir=tmp_path)
     np.testing.assert_array_equal(

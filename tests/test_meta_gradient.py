@@ -59,7 +59,9 @@ def test_equals_an_outer_tape(task_name, rule_name):
     task, rule = components.TASKS[task_name](), components.RULES[rule_name]()
     # Not the first unroll of an episode: state and parameters are in motion.
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
-    estimate = TruncatedBackpropagation()(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+    estimate = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
     losses, expected = _outer_tape(rule, task, carry, WEIGHTS)
     np.testing.assert_allclose(estimate.losses, losses, rtol=1e-5)
     assert _relative_difference(estimate.gradients, expected) < 1e-5
@@ -114,7 +116,9 @@ def test_equals_an_outer_tape_where_the_rule_reads_parameters():
 
     task, rule = components.TASKS["KerasTask-mlp"](), Decay()
     carry = start(rule, task, 1)
-    estimate = TruncatedBackpropagation()(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+    estimate = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
     _, expected = _outer_tape(rule, task, carry, WEIGHTS)
     assert _relative_difference(estimate.gradients, expected) < 1e-5
 
@@ -156,7 +160,9 @@ def test_second_derivatives_against_finite_differences(preprocessing):
         expected.append(derivative)
     assert _relative_difference(estimate.gradients, expected) < 1e-6
     # And they matter: the default, without them, is another gradient.
-    without = TruncatedBackpropagation()(rule, task, carry, MetaLoss(weights), SEED)
+    without = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(weights), SEED
+    )
     assert _relative_difference(without.gradients, expected) > 1e-4
 
 
@@ -218,7 +224,9 @@ def test_a_share_of_the_coordinates_is_unbiased():
     task = components.TASKS["KerasTask-mlp"]()
     rule = components.RULES["CoordinatewiseLSTM"]()
     carry = start(rule, task, 1)
-    whole = TruncatedBackpropagation()(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+    whole = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
     estimator = TruncatedBackpropagation(coordinate_share=0.3)
 
     @tf.function
@@ -246,7 +254,9 @@ def test_the_same_seed_draws_the_same_coordinates():
     estimator = TruncatedBackpropagation(coordinate_share=0.3)
     first, again, other = (
         _flat(
-            estimator(rule, task, carry, MetaLoss(WEIGHTS), tf.constant(seed)).gradients
+            estimator(
+                rule, task, carry, MetaLoss(WEIGHTS), tf.constant(seed)
+            ).gradients
         )
         for seed in ([1, 1], [1, 1], [1, 2])
     )

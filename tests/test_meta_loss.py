@@ -32,9 +32,7 @@ def test_slopes_are_the_derivatives(transform):
         tape.watch(LOSSES)
         total = tf.reduce_sum(2.0 * meta_loss(LOSSES))
     expected = tape.gradient(total, LOSSES)[1:]
-    np.testing.assert_allclose(
-        meta_loss.slopes(LOSSES), expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(meta_loss.slopes(LOSSES), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, 1e4])

@@ -32,7 +32,9 @@ def test_the_manifest_tells_where_it_comes_from(name):
 def test_a_score_of_the_manifest_is_reproduced(name):
     manifest = saving.read_manifest(presets.path(name))
     claimed = manifest["scores"]
-    received = recipes.score(presets.load(name), recipes.get(name), seeds=2)
+    recipe = recipes.get(name)
+    recipe = dataclasses.replace(recipe, score_steps=recipe.score_steps[:1])
+    received = recipes.score(presets.load(name), recipe, seeds=2)
     assert received["task"] == claimed["task"]
     assert received["seeds"] == claimed["seeds"][:2]
     for step, losses in received["test_loss"].items():
@@ -44,8 +46,15 @@ def test_a_score_of_the_manifest_is_reproduced(name):
 def _recipe_of(manifest):
     fields = dict(manifest["recipe"])
     fields["score_steps"] = tuple(fields["score_steps"])
-    fields["stages"] = tuple(recipes.Stage(**s) for s in fields["stages"])
+    fields["stages"] = tuple(
+        recipes.Stage(**_with_tuples(s)) for s in fields["stages"]
+    )
     return recipes.Recipe(**fields)
+
+
+def _with_tuples(stage):
+    """JSON has lists alone."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()}
 
 
 def test_recipes_are_plain_data():
@@ -54,7 +63,10 @@ def test_recipes_are_plain_data():
         assert recipe.name == name
         document = json.loads(json.dumps(dataclasses.asdict(recipe)))
         assert _recipe_of({"recipe": document}) == recipe
-        assert not any(recipe.horizon % s.unroll for s in recipe.stages)
+        assert not any(
+            np.any(np.mod(s.horizon or recipe.horizon, s.unroll))
+            for s in recipe.stages
+        )
     with pytest.raises(ValueError, match="Did you mean 'lstm-digits'"):
         recipes.get("lstm-digit")
 

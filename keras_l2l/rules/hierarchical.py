@@ -304,8 +304,7 @@ def _step_scale(value, first_size):
         rows, columns = as_matrix(value).shape
         smallest = 0.5 * math.sqrt(2.0 / (rows + columns))
     return ops.sqrt(
-        ops.maximum(_size(value), smallest)
-        * ops.maximum(first_size, smallest)
+        ops.maximum(_size(value), smallest) * ops.maximum(first_size, smallest)
     )
 
 

@@ -68,9 +68,7 @@ def digits():
     pixels = pixels.astype("float32").reshape(-1, 8, 8, 1) / 16.0
     # The file is ordered by writer: the last ones wrote the test images.
     cut = len(pixels) - _DIGITS_TEST
-    return Dataset(
-        (pixels[:cut], labels[:cut]), (pixels[cut:], labels[cut:])
-    )
+    return Dataset((pixels[:cut], labels[:cut]), (pixels[cut:], labels[cut:]))
 
 
 @functools.cache

@@ -36,7 +36,13 @@ def mnist_mlp(
         section 3.2.
     """
     return _classifier(
-        "mnist", datasets.images("mnist"), units, depth, activation, batch_size, stddev
+        "mnist",
+        datasets.images("mnist"),
+        units,
+        depth,
+        activation,
+        batch_size,
+        stddev,
     )
 
 
@@ -65,7 +71,13 @@ def digits_mlp(
         A `KerasTask`.
     """
     return _classifier(
-        "digits", datasets.digits(), units, depth, activation, batch_size, stddev
+        "digits",
+        datasets.digits(),
+        units,
+        depth,
+        activation,
+        batch_size,
+        stddev,
     )
 
 
