@@ -8,7 +8,6 @@ import numpy as np
 
 _DIGITS_TEST = 360  # a fifth of the 1,797 digits
 _TEXT_TEST = 0.1
-CHARACTERS = 128  # of ASCII
 
 
 class Dataset(NamedTuple):
@@ -87,11 +86,9 @@ def text(name, length, stride=8):
             Defaults to `8`.
 
     Returns:
-        A `Dataset` of integers `[M, length]`, below `CHARACTERS`.
+        A `Dataset` of integers `[M, length]`, below `characters(name)`.
     """
-    codes = np.frombuffer(
-        _TEXTS[name]().encode("ascii", "replace"), np.uint8
-    ).astype("int32")
+    codes = _codes(name)
     cut = int(len(codes) * (1.0 - _TEXT_TEST))
 
     def pieces(codes):
@@ -100,6 +97,18 @@ def text(name, length, stride=8):
         return windows[:, :-1], windows[:, 1:]
 
     return Dataset(pieces(codes[:cut]), pieces(codes[cut:]))
+
+
+def characters(name):
+    """How many different characters a text has.
+
+    Args:
+        name: String, as for `text`.
+
+    Returns:
+        An integer.
+    """
+    return int(_codes(name).max()) + 1
 
 
 @functools.cache
@@ -128,6 +137,16 @@ def table(name):
         (inputs[~held_out], targets[~held_out]),
         (inputs[held_out], targets[held_out]),
     )
+
+
+@functools.cache
+def _codes(name):
+    """A text as integers `[N]`."""
+    ascii_text = _TEXTS[name]().encode("ascii", "replace")
+    _, codes = np.unique(
+        np.frombuffer(ascii_text, np.uint8), return_inverse=True
+    )
+    return codes.astype("int32")
 
 
 def _python_reference():

@@ -93,9 +93,9 @@ def _recurrent_text_model(generator, name):
         return keras.Sequential(
             [
                 keras.Input((_TEXT_LENGTH,), dtype="int32"),
-                keras.layers.Embedding(datasets.CHARACTERS, width),
+                keras.layers.Embedding(datasets.characters("python"), width),
                 cell(width, return_sequences=True),
-                keras.layers.Dense(datasets.CHARACTERS),
+                keras.layers.Dense(datasets.characters("python")),
             ]
         )
 
@@ -113,7 +113,9 @@ def _attention_text_model(generator, name):
     def build_model():
         inputs = keras.Input((_TEXT_LENGTH,), dtype="int32")
         places = keras.ops.arange(_TEXT_LENGTH)
-        hidden = keras.layers.Embedding(datasets.CHARACTERS, width)(inputs)
+        hidden = keras.layers.Embedding(datasets.characters("python"), width)(
+            inputs
+        )
         hidden += keras.layers.Embedding(_TEXT_LENGTH, width)(places)
         normed = keras.layers.LayerNormalization()(hidden)
         hidden += keras.layers.MultiHeadAttention(heads, width // heads)(
@@ -123,7 +125,7 @@ def _attention_text_model(generator, name):
         normed = keras.layers.Dense(2 * width, activation=activation)(normed)
         hidden += keras.layers.Dense(width)(normed)
         hidden = keras.layers.LayerNormalization()(hidden)
-        outputs = keras.layers.Dense(datasets.CHARACTERS)(hidden)
+        outputs = keras.layers.Dense(datasets.characters("python"))(hidden)
         return keras.Model(inputs, outputs)
 
     return _classification(

@@ -1,6 +1,7 @@
 """Test tasks at real size, none of which is in the mixture."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -122,7 +123,7 @@ def _cifar_convnet_norm():
         return keras.Sequential(
             [
                 keras.Input((32, 32, 3)),
-                *sum(blocks, []),
+                *itertools.chain(*blocks),
                 layers.Flatten(),
                 layers.Dropout(0.3),
                 layers.Dense(64, activation="relu"),
@@ -176,7 +177,7 @@ def _cifar_dense():
             [
                 keras.Input((32, 32, 3)),
                 layers.Flatten(),
-                *sum(hidden, []),
+                *itertools.chain(*hidden),
                 layers.Dense(10),
             ]
         )
@@ -190,7 +191,7 @@ def _text_transformer():
     def build_model():
         inputs = keras.Input((_TEXT_LENGTH,), dtype="int32")
         places = keras.ops.arange(_TEXT_LENGTH)
-        hidden = layers.Embedding(datasets.CHARACTERS, width)(inputs)
+        hidden = layers.Embedding(datasets.characters("sklearn"), width)(inputs)
         hidden += layers.Embedding(_TEXT_LENGTH, width)(places)
         for _ in range(2):
             normed = layers.LayerNormalization()(hidden)
@@ -201,7 +202,9 @@ def _text_transformer():
             normed = layers.Dense(4 * width, activation="gelu")(normed)
             hidden += layers.Dense(width)(normed)
         hidden = layers.LayerNormalization()(hidden)
-        return keras.Model(inputs, layers.Dense(datasets.CHARACTERS)(hidden))
+        return keras.Model(
+            inputs, layers.Dense(datasets.characters("sklearn"))(hidden)
+        )
 
     return _classification(
         build_model, datasets.text("sklearn", _TEXT_LENGTH), 16
@@ -213,9 +216,9 @@ def _text_recurrent():
         return keras.Sequential(
             [
                 keras.Input((_TEXT_LENGTH,), dtype="int32"),
-                layers.Embedding(datasets.CHARACTERS, 64),
+                layers.Embedding(datasets.characters("sklearn"), 64),
                 layers.LSTM(128, return_sequences=True),
-                layers.Dense(datasets.CHARACTERS),
+                layers.Dense(datasets.characters("sklearn")),
             ]
         )
 
