@@ -47,7 +47,11 @@ class _Antithetic(MetaGradientEstimator):
         """A perturbation of each of the meta-parameters."""
         return [
             tf.random.stateless_normal(
-                v.shape, seed + [0, index], 0.0, self.stddev, v.dtype
+                v.shape,
+                seed + tf.constant([0, index]),
+                0.0,
+                self.stddev,
+                v.dtype,
             )
             for index, v in enumerate(rule.trainable_variables)
         ]

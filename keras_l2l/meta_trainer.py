@@ -49,8 +49,8 @@ class MetaTrainer(keras.Model):
         tasks_per_step: Integer. If set, each outer step takes so many of the
             tasks, at random; the others pause. Defaults to `None`, all.
         loss_weights: The weights w_t of the meta-loss: a sequence of
-            `horizon` floats (the longest), for the losses after inner step 1 … `horizon`.
-            Defaults to `None`, all one.
+            `horizon` floats (the longest), for the losses after inner step
+            1 … `horizon`. Defaults to `None`, all one.
         loss_transform: `"identity"` or `"log"`. With `"log"` the meta-loss is
             of log(loss / first loss of the episode), in which tasks with
             losses of all sizes count alike. Defaults to `"identity"`.
