@@ -33,8 +33,8 @@ class Stage:
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
             `"root"`, to √t; `"linear"`, to t, which counts the end of an
-            episode for more than its beginning; `"quadratic"`, to t²; or `"ends"`,
-            which grow with the cube of the position in an unroll, so that an
+            episode for more than its beginning; `"quadratic"`, to t²; or
+            `"ends"`, which grow with the cube of the position in an unroll, so that an
             unroll is judged by where it leads and not by how fast, and from
             unroll to unroll by half of the first.
         second_derivatives: Boolean, see `TruncatedBackpropagation`.
@@ -227,8 +227,6 @@ _RECIPES = {
             jit_compile=True,
             global_clipnorm=10.0,
             horizon=(100, 1000),
-            # Short episodes teach speed; long ones, judged by their ends,
-            # what to do with it.
             stages=(
                 Stage(
                     unroll=50,
@@ -245,24 +243,6 @@ _RECIPES = {
                     decay_epochs=40,
                     final_rate=0.1,
                     validation_freq=2,
-                ),
-                Stage(
-                    horizon=(500, 2000),
-                    unroll=50,
-                    optimizees=1,
-                    tasks_per_step=6,
-                    loss_weights="linear",
-                    loss_transform="log",
-                    estimator="PersistentES",
-                    stddev=0.04,
-                    epochs=30,
-                    steps_per_epoch=100,
-                    learning_rate=2e-3,
-                    beta_2=0.99,
-                    decay_epochs=30,
-                    final_rate=0.1,
-                    validation_freq=2,
-                    seed=1,
                 ),
             ),
         ),
