@@ -41,7 +41,7 @@ class _Antithetic(MetaGradientEstimator):
         self.stddev = float(stddev)
         self.jit_compile = bool(jit_compile)
         # Whatever is traced for a rule goes with it.
-        self._functions = weakref.WeakKeyDictionary()
+        self._functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     def _draw(self, rule, seed):
         """A perturbation of each of the meta-parameters."""

@@ -1,6 +1,7 @@
 """What an update rule costs."""
 
 import dataclasses
+import math
 import statistics
 import time
 
@@ -8,6 +9,7 @@ import keras
 import tensorflow as tf
 
 _STATE_SIZES = (1000, 2000)  # coordinates
+_COLUMNS = 100
 _WARM_UP = 2  # updates: the first one builds the graph
 _UPDATES = 10
 
@@ -21,8 +23,8 @@ class Cost:
         state_floats: Float. Numbers of hidden state per coordinate.
         state_bytes: Float. Bytes of hidden state per coordinate.
         update_nanoseconds: Float. Time of an update per coordinate: the
-            median over some updates of one vector, on this machine.
-        coordinates: Integer. Length of that vector.
+            median over some updates of one matrix, on this machine.
+        coordinates: Integer. Coordinates of that matrix.
     """
 
     meta_parameters: int
@@ -37,8 +39,8 @@ def measure_cost(rule, coordinates=100_000, seed=0):
 
     Args:
         rule: An `UpdateRule`.
-        coordinates: Integer. Length of the vector that is updated.
-            Defaults to `100_000`.
+        coordinates: Integer. Coordinates of the matrix that is updated, a
+            hundred columns wide if possible. Defaults to `100_000`.
         seed: Integer. Seeds its random gradients. Defaults to `0`.
 
     Returns:
@@ -80,8 +82,10 @@ def _state_per_coordinate(rule):
 
 
 def _update_seconds(rule, coordinates, seed):
-    gradients = [tf.random.stateless_normal([coordinates], [seed, 0])]
-    parameters = [tf.zeros([coordinates])]
+    columns = math.gcd(coordinates, _COLUMNS)
+    shape = [coordinates // columns, columns]
+    gradients = [tf.random.stateless_normal(shape, [seed, 0])]
+    parameters = [tf.zeros(shape)]
     state = rule.initial_state(parameters)
 
     @tf.function

@@ -26,16 +26,17 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     meta-training the original later.
 
     Each trainable variable gets one optimizer variable for each part of the
-    rule's hidden state: for the default rule 80 numbers a coordinate, 320
-    bytes in float32 and 160 in bfloat16. Whatever else a step needs is
-    bounded: large variables are updated in blocks of coordinates. Every step
-    updates every coordinate, so that gradients of embeddings, which
+    rule's hidden state: for the default rule three numbers a coordinate, 12
+    bytes in float32, and one more for the guard; for the LSTM of 2016 80. Of
+    rules whose coordinates are independent, such as that LSTM, large variables
+    are updated in blocks, so that whatever else a step needs is bounded. Every
+    step updates every coordinate, so that gradients of embeddings, which
     TensorFlow keeps sparse, are made dense.
 
     Args:
         rule: A `keras_l2l.rules.UpdateRule`, the name of a preset, or the
             path of an exported rule. Defaults to the preset
-            `"lstm-mnist"`.
+            `"general"`.
         learning_rate: A float, a
             `keras.optimizers.schedules.LearningRateSchedule` instance, or a
             callable that takes no arguments and returns the value to use. A

@@ -10,7 +10,7 @@ from typing import Any
 from keras_l2l import manifest, saving
 from keras_l2l.rules import UpdateRule
 
-DEFAULT = "lstm-mnist"
+DEFAULT = "general"
 
 # The wheel carries the presets in the package, a checkout beside it.
 _ROOTS = (
@@ -70,7 +70,7 @@ def load(name=DEFAULT):
     """Loads a preset.
 
     Args:
-        name: String, one of `names()`. Defaults to `"lstm-mnist"`.
+        name: String, one of `names()`. Defaults to `"general"`.
 
     Returns:
         An `UpdateRule`.
@@ -80,7 +80,7 @@ def load(name=DEFAULT):
 
     Example:
 
-    >>> rule = keras_l2l.presets.load("lstm-mnist")
+    >>> rule = keras_l2l.presets.load("general")
     """
     return saving.load_rule(path(name))
 

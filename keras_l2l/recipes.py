@@ -34,9 +34,9 @@ class Stage:
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
             `"root"`, to √t; `"linear"`, to t, which counts the end of an
             episode for more than its beginning; `"quadratic"`, to t²; or
-            `"ends"`, which grow with the cube of the position in an unroll, so that an
-            unroll is judged by where it leads and not by how fast, and from
-            unroll to unroll by half of the first.
+            `"ends"`, which grow with the cube of the position in an unroll,
+            so that an unroll is judged by where it leads and not by how fast,
+            and from unroll to unroll by half of the first.
         second_derivatives: Boolean, see `TruncatedBackpropagation`.
         coordinate_share: Float, see `TruncatedBackpropagation`.
         clipnorm: Float or `None`, see `MetaTrainer`.

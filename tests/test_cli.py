@@ -55,7 +55,7 @@ def one_line_error(capsys, *arguments):
 def test_compare_with_its_defaults(shelf, here, capsys):
     assert main(["compare", *TINY]) == 0
     table = capsys.readouterr().out
-    for word in ("lstm-mnist", "SGD", "NAG", "RMSprop", "Adam", "digits"):
+    for word in ("general", "SGD", "NAG", "RMSprop", "Adam", "digits"):
         assert word in table
     assert "Wrote" in table
     assert "l2l_compare" in table
@@ -127,7 +127,7 @@ def test_the_table_warns_of_weak_baselines(capsys):
         (["compare", "--steps", "0"], "at least 1, received '0'"),
         (["compare", "--seeds", "many"], "--seeds: expected an integer"),
         (["compare", "--seed", "-1"], "at least 0, received '-1'"),
-        (["compare", "--rule", "lstm-mnits"], "mean 'lstm-mnist'?"),
+        (["compare", "--rule", "genreal"], "mean 'general'?"),
         (["compare", "--task", "quadratic", "--units", "3"], "--units"),
         (["compare", "--activation", "rellu"], "rellu"),
         (["compare", "--output", "a_file"], "--output must be writable"),
@@ -191,13 +191,13 @@ def test_bugs_are_not_hidden(monkeypatch):
 def test_presets(shelf, capsys):
     assert main(["presets"]) == 0
     table = capsys.readouterr().out
-    assert "lstm-mnist" in table
+    assert "general" in table
     assert "Untrained." in table
     assert "test_loss: 0.25" in table
     assert main(["presets", "--json", "--seed", "1"]) == 0
     (preset,) = json.loads(capsys.readouterr().out)
     assert preset == {
-        "name": "lstm-mnist",
+        "name": "general",
         "description": "Untrained.",
         "parameters": rules.CoordinatewiseLSTM(units=2).count_params(),
         "scores": {"test_loss": 0.25},

@@ -44,17 +44,18 @@ def test_a_score_of_the_manifest_is_reproduced(name):
 
 
 def _recipe_of(manifest):
-    fields = dict(manifest["recipe"])
-    fields["score_steps"] = tuple(fields["score_steps"])
+    fields = _with_tuples(manifest["recipe"])
     fields["stages"] = tuple(
         recipes.Stage(**_with_tuples(s)) for s in fields["stages"]
     )
     return recipes.Recipe(**fields)
 
 
-def _with_tuples(stage):
+def _with_tuples(fields):
     """JSON has lists alone."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()}
+    return {
+        k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+    }
 
 
 def test_recipes_are_plain_data():

@@ -67,9 +67,9 @@ def _add_compare(commands):
     # The name of `presets.DEFAULT`, which is not imported for `--help`.
     parser.add_argument(
         "--rule",
-        default="lstm-mnist",
+        default="general",
         metavar="NAME_OR_PATH",
-        help="preset or directory of an exported rule (default lstm-mnist)",
+        help="preset or directory of an exported rule (default general)",
     )
     parser.add_argument(
         "--task",
@@ -111,9 +111,9 @@ def _add_benchmark(commands):
     )
     parser.add_argument(
         "--rule",
-        default="lstm-mnist",
+        default="general",
         metavar="NAME_OR_PATH",
-        help="preset or directory of an exported rule (default lstm-mnist)",
+        help="preset or directory of an exported rule (default general)",
     )
     for option, text in (
         ("--tasks", "some of the tasks, by name (default: all)"),
