@@ -141,9 +141,26 @@ def test_every_meta_parameter_gets_a_gradient(rule):
         assert np.abs(gradient).max() > 0
 
 
-def test_a_list_equals_its_concatenation(rule):
-    if rule.independent != "coordinates":
-        pytest.skip("the coordinates of this rule are not independent")
+def test_a_list_equals_its_independent_parts(rule):
+    if rule.independent == "coordinates":
+        _equals_its_concatenation(rule)
+    else:
+        assert rule.independent == "tensors"
+        _equals_its_tensors(rule)
+
+
+def _equals_its_tensors(rule):
+    listed, _ = _run(rule, _parameters())
+    for index, parameter in enumerate(_parameters()):
+        state = rule.initial_state([parameter])
+        for step in range(5):
+            gradient = _gradients(step, _parameters())[index]
+            (update,), state = rule([gradient], [parameter], state)
+            parameter = parameter + update
+        np.testing.assert_allclose(listed[index], parameter, rtol=1e-5)
+
+
+def _equals_its_concatenation(rule):
     listed, _ = _run(rule, _parameters())
 
     parameters = [

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import tasks
+from keras_l2l.tasks import datasets
 from keras_l2l.tasks.base import SEED_STREAMS, episode_seed
 from tests import components
 
@@ -266,3 +267,35 @@ def test_a_changing_architecture_is_refused():
 def test_quadratic_refuses(argument):
     with pytest.raises(ValueError, match=f"`{argument}` must be a positive"):
         tasks.Quadratic(**{argument: 0})
+
+
+@components.needs_mnist
+def test_the_mixture_is_of_many_kinds_and_always_the_same():
+    made = tasks.mixture(8, seed=3)
+    kinds = {task.name.split("-")[-1] for task in made}
+    assert len(kinds) == 6
+    for task, again in zip(made, tasks.mixture(8, seed=3), strict=True):
+        assert task.name == again.name
+        assert task.parameter_specs == again.parameter_specs
+        parameters, state = task.initial_parameters(1)
+        loss, _ = task.loss(parameters, state, task.sample_batch([1, 2]))
+        assert np.isfinite(loss)
+    others = [task.parameter_specs for task in tasks.mixture(8, seed=4)]
+    assert others != [task.parameter_specs for task in made]
+
+
+def test_a_text_and_what_comes_next():
+    inputs, targets = datasets.text("sklearn", 16).train
+    assert inputs.shape == targets.shape == (len(inputs), 16)
+    np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+    assert targets.max() < datasets.characters("sklearn")
+
+
+def test_images_shrink_by_averaging():
+    pixels = np.zeros((1, 6, 6, 1))
+    pixels[0, 0, 0] = 8.0
+    # A border of one on each side makes sixteen squares of two by two.
+    received = datasets._shrink(pixels, 4)[0, :, :, 0]
+    assert received.shape == (4, 4)
+    assert received[0, 0] == 2.0
+    assert received.sum() == 2.0
