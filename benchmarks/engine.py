@@ -13,6 +13,7 @@ import json
 
 import processes
 from cell import cell_section
+from general import general_section
 from memory import memory_section
 from optimizees import optimizees_section
 from outer_step import (
@@ -31,6 +32,7 @@ SECTIONS = {
     "threads": threads_section,
     "cell": cell_section,
     "update": update_section,
+    "general": general_section,
     "memory": memory_section,
     "scaling": scaling_section,
     "optimizees": optimizees_section,

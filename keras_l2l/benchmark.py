@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_l2l import rules
 from keras_l2l.evaluation import Episodes
@@ -329,16 +330,42 @@ def geometric_mean(ratios):
     return float(np.exp(np.mean(np.log(ratios))))
 
 
-def learned_contender(rule):
+def learned_contender(rule, is_told=False):
     """A learned rule as a contender.
 
     Args:
         rule: An `UpdateRule`.
+        is_told: Boolean. Whether it is told the number of steps, as by
+            `L2LOptimizer(total_steps=…)`. Defaults to `False`.
 
     Returns:
         A `Contender`.
     """
+    if is_told:
+        return Contender(lambda steps: _Until(rule.copy(), steps))
     return Contender(lambda steps: rule.copy())
+
+
+class _Until(rules.UpdateRule):
+    """A rule whose updates fall linearly to zero over a number of steps."""
+
+    def __init__(self, rule, steps):
+        super().__init__()
+        self._rule = rule
+        self._steps = steps
+
+    def initial_state(self, parameters):
+        local, shared = self._rule.initial_state(parameters)
+        return rules.RuleState(local, (shared, ops.zeros((), "float32")))
+
+    def call(self, gradients, parameters, state):
+        shared, step = state.shared
+        updates, (local, shared) = self._rule(
+            gradients, parameters, rules.RuleState(state.local, shared)
+        )
+        scale = ops.maximum(1.0 - step / self._steps, 0.0)
+        updates = [u * ops.cast(scale, u.dtype) for u in updates]
+        return updates, rules.RuleState(local, (shared, step + 1.0))
 
 
 def _file_name(name):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_l2l import presets, rule_config, strategies
+from keras_l2l import checks, presets, rule_config, strategies
 from keras_l2l.blocks import update_in_blocks
 from keras_l2l.guard import Guard
 from keras_l2l.rules import RuleState, UpdateRule
@@ -64,6 +64,10 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         gradient_accumulation_steps: Integer >= 2. If set, the rule runs once
             every so many steps, on the mean of their gradients.
             Defaults to `None`.
+        total_steps: Integer. If set, the learning rate falls linearly to zero
+            over so many steps. A rule needs no number of steps; told one, it
+            ends lower. For other schedules pass one as `learning_rate`.
+            Defaults to `None`.
         state_dtype: `"float32"`, `"bfloat16"` or `"float16"`. The dtype in
             which the hidden state is kept from step to step; the rule
             computes in its own. `"bfloat16"` halves the memory.
@@ -99,6 +103,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         ema_overwrite_frequency=None,
         loss_scale_factor=None,
         gradient_accumulation_steps=None,
+        total_steps=None,
         state_dtype=None,
         guard=True,
         name=None,
@@ -117,7 +122,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                 f"Received: backend={keras.config.backend()!r}"
             )
         super().__init__(
-            learning_rate=learning_rate,
+            learning_rate=_until(total_steps, learning_rate),
             weight_decay=weight_decay,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
@@ -130,6 +135,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             name=name,
             **kwargs,
         )
+        self.total_steps = total_steps
+        self._first_learning_rate = learning_rate
         self.state_dtype = state_dtype
         self.guard = bool(guard)
         self._guard = _Box(None)
@@ -216,8 +223,12 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         }
 
     def get_config(self):
+        config = super().get_config()
+        if self.total_steps is not None:
+            config["learning_rate"] = self._first_learning_rate
         return {
-            **super().get_config(),
+            **config,
+            "total_steps": self.total_steps,
             "state_dtype": self.state_dtype,
             "guard": self.guard,
             "rule": self._rule_config(),
@@ -359,6 +370,23 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         ):
             return self._preset
         return rule_config.serialize(self.rule)
+
+
+def _until(total_steps, learning_rate):
+    """The learning rate, or the schedule along which it falls to zero."""
+    if total_steps is None:
+        return learning_rate
+    checks.positive_integers(total_steps=total_steps)
+    if not isinstance(learning_rate, (int, float)):
+        raise ValueError(
+            "Argument `learning_rate` must be a float where `total_steps` is "
+            "set, which makes a schedule of it. "
+            f"Received: learning_rate={learning_rate!r}, "
+            f"total_steps={total_steps}"
+        )
+    return keras.optimizers.schedules.PolynomialDecay(
+        learning_rate, total_steps, end_learning_rate=0.0
+    )
 
 
 class _Box:

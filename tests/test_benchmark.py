@@ -2,9 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import keras_l2l
 from keras_l2l import benchmark, rules, tasks
 from keras_l2l.benchmark import Benchmark, Contender, Result
 from keras_l2l.benchmark_report import write_report
@@ -56,6 +59,23 @@ def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path):
     for ours, theirs in zip(whole, rest):
         np.testing.assert_array_equal(ours.losses, theirs.losses)
         np.testing.assert_array_equal(ours.test_losses, theirs.test_losses)
+
+
+def test_a_rule_that_is_told_the_steps_is_the_optimizer_that_is(tmp_path):
+    contender = benchmark.learned_contender(rules.SGD(0.05), is_told=True)
+    runner = Benchmark(TOY, tmp_path, seeds=1)
+    (received,) = runner.result("two", "told", contender).losses
+    task = TOY["two"].make()
+    parameters, state = task.initial_parameters(runner.seeds[0])
+    variable = keras.Variable(parameters[0])
+    optimizer = keras_l2l.L2LOptimizer(rules.SGD(0.05), total_steps=20)
+    losses = []
+    for _ in range(21):
+        with tf.GradientTape() as tape:
+            loss, _ = task.loss([variable.value], state, ())
+        losses.append(float(loss))
+        optimizer.apply(tape.gradient(loss, [variable.value]), [variable])
+    np.testing.assert_allclose(received, losses, rtol=1e-4)
 
 
 def _result(optimizer, losses, task="toy"):
@@ -140,6 +160,7 @@ def test_the_command(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert [row["optimizer"] for row in document["rows"]] == [
         "lstm-mnist",
+        "lstm-mnist, total steps",
         "Adam, untuned",
     ]
     assert (tmp_path / "report.html").exists()

@@ -224,6 +224,33 @@ def test_variables_without_gradient_keep_their_state(missing):
     np.testing.assert_array_equal(on[1], bias)
 
 
+def test_total_steps_let_the_learning_rate_fall_to_zero():
+    optimizer, (kernel, _) = (
+        L2LOptimizer(rules.SGD(0.1), total_steps=4),
+        variables(),
+    )
+    moves = []
+    for _ in range(5):
+        before = kernel.numpy()
+        optimizer.apply([ops.ones_like(kernel)], [kernel])
+        moves.append((before - kernel.numpy()).max())
+    expected = [0.1, 0.075, 0.05, 0.025, 0.0]
+    np.testing.assert_allclose(moves, expected, atol=1e-6)
+    config = optimizer.get_config()
+    assert (config["learning_rate"], config["total_steps"]) == (1.0, 4)
+    twin = L2LOptimizer.from_config(config)
+    assert float(twin.learning_rate) == 1.0
+    assert twin.get_config()["total_steps"] == 4
+
+
+def test_total_steps_make_a_schedule_of_a_number_alone():
+    schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
+    with pytest.raises(ValueError, match="`learning_rate` must be a float"):
+        L2LOptimizer(rules.SGD(), schedule, total_steps=4)
+    with pytest.raises(ValueError, match="`total_steps`"):
+        L2LOptimizer(rules.SGD(), total_steps=0)
+
+
 # Errors, and the weight of the import.
 
 

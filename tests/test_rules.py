@@ -151,13 +151,14 @@ def test_a_list_equals_its_independent_parts(rule):
 
 def _equals_its_tensors(rule):
     listed, _ = _run(rule, _parameters())
-    for index, parameter in enumerate(_parameters()):
-        state = rule.initial_state([parameter])
+    for index in range(len(listed)):
+        alone = _parameters()[index : index + 1]
+        state = rule.initial_state(alone)
         for step in range(5):
             gradient = _gradients(step, _parameters())[index]
-            (update,), state = rule([gradient], [parameter], state)
-            parameter = parameter + update
-        np.testing.assert_allclose(listed[index], parameter, rtol=1e-5)
+            (update,), state = rule([gradient], alone, state)
+            alone = [alone[0] + update]
+        np.testing.assert_allclose(listed[index], alone[0], rtol=1e-5)
 
 
 def _equals_its_concatenation(rule):

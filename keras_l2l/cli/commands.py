@@ -58,8 +58,11 @@ def benchmark(arguments):
     output = _writable_directory(arguments.output)
     name = pathlib.Path(arguments.rule).name
     # Another rule of the same name has runs of its own.
-    key = f"{name}:{rule_config.digest(rule).hex()[:8]}"
-    contenders = {key: benchmark.learned_contender(rule)}
+    key = rule_config.digest(rule).hex()[:8]
+    contenders = {
+        f"{name}:{key}": benchmark.learned_contender(rule),
+        f"{name}, total steps:{key}": benchmark.learned_contender(rule, True),
+    }
     contenders |= _chosen(
         "--optimizers", arguments.optimizers, benchmark.CONTENDERS
     )
