@@ -65,9 +65,10 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             every so many steps, on the mean of their gradients.
             Defaults to `None`.
         total_steps: Integer. If set, the learning rate falls linearly to zero
-            over so many steps. A rule needs no number of steps; told one, it
-            ends lower. For other schedules pass one as `learning_rate`.
-            Defaults to `None`.
+            over so many steps, which lowers the noise of the end and leaves
+            less time for progress. For other schedules pass one as
+            `learning_rate`. Defaults to `None`, as the rule itself needs no
+            number of steps.
         state_dtype: `"float32"`, `"bfloat16"` or `"float16"`. The dtype in
             which the hidden state is kept from step to step; the rule
             computes in its own. `"bfloat16"` halves the memory.
