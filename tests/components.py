@@ -43,8 +43,7 @@ RULES = {
     "Momentum-nesterov": lambda: rules.Momentum(0.1, nesterov=True),
     "RMSprop": lambda: rules.RMSprop(0.01),
     "Adam": lambda: rules.Adam(0.01),
-    "AdamW": lambda: rules.AdamW(0.01, weight_decay=0.1),
-    "AdamW-cosine": lambda: rules.AdamW(0.01, decay_steps=10),
+    "AdamW": lambda: rules.AdamW(0.01, weight_decay=0.1, decay_steps=10),
     "Nadam": lambda: rules.Nadam(0.01),
     "CoordinatewiseLSTM": lambda: rules.CoordinatewiseLSTM(units=4, seed=1),
     "CoordinatewiseLSTM-raw": lambda: rules.CoordinatewiseLSTM(
@@ -74,9 +73,8 @@ KERAS_TWINS = {
     ),
     "RMSprop": lambda: keras.optimizers.RMSprop(0.01),
     "Adam": lambda: keras.optimizers.Adam(0.01),
-    "AdamW": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-    "AdamW-cosine": lambda: keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(0.01, 10), weight_decay=0.004
+    "AdamW": lambda: keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(0.01, 10), weight_decay=0.1
     ),
     "Nadam": lambda: keras.optimizers.Nadam(0.01),
 }

@@ -94,7 +94,9 @@ def test_a_narrow_state_changes_little(state_dtype, tmp_path):
                 keras.layers.Dense(1),
             ]
         )
-        model.compile(L2LOptimizer(state_dtype=state_dtype), "mse")
+        model.compile(
+            L2LOptimizer("lstm-mnist", state_dtype=state_dtype), "mse"
+        )
         history = model.fit(x, y, epochs=10, shuffle=False, verbose=0)
         return model, history.history["loss"]
 
