@@ -19,6 +19,7 @@ from keras import ops
 
 from keras_l2l import rules
 from keras_l2l.evaluation import Episodes
+from keras_l2l.rule_config import digest
 from keras_l2l.sweep import final_score, sweep
 from keras_l2l.tasks.base import episode_seed
 
@@ -37,10 +38,13 @@ class Contender:
         make_rule: Function from a number of steps to an `UpdateRule`.
         learning_rates: Tuple of floats that are swept; empty for a rule that
             is taken as it is.
+        key: String that tells it from others of its name, whose runs are
+            kept apart.
     """
 
     make_rule: Callable[[int], Any]
     learning_rates: tuple[float, ...] = ()
+    key: str = ""
 
 
 CONTENDERS = {
@@ -140,15 +144,13 @@ class Benchmark:
         self._progress = progress or (lambda text: None)
         self._task = (None, None)
 
-    def result(self, task, optimizer, contender, key=None):
+    def result(self, task, optimizer, contender):
         """The runs of an optimizer on a task, trained if need be.
 
         Args:
             task: String, a name of the suite.
             optimizer: String.
             contender: A `Contender`.
-            key: String, the name of the directory of its runs.
-                Defaults to `None`, the name of the optimizer.
 
         Returns:
             A `Result`.
@@ -156,7 +158,7 @@ class Benchmark:
         steps = self.suite[task].steps
         rule = contender.make_rule(steps)
         episodes = None
-        directory = self.directory / task / (key or optimizer)
+        directory = self.directory / task / _file_name(optimizer, contender)
         rate, on_border = None, False
 
         def train(seed):
@@ -196,14 +198,13 @@ class Benchmark:
         """The runs of all contenders on all tasks.
 
         Args:
-            contenders: Dict from names to `Contender`s. One called
-                `"NAME:KEY"` is NAME, with runs that are kept apart.
+            contenders: Dict from names to `Contender`s.
 
         Returns:
             List of `Result`, task by task.
         """
         return [
-            self.result(task, name.split(":")[0], contender, _file_name(name))
+            self.result(task, name, contender)
             for task in self.suite
             for name, contender in contenders.items()
         ]
@@ -211,9 +212,15 @@ class Benchmark:
     def _run(self, path, steps, train):
         """What the file of a run says, which is written if need be."""
         if path.exists():
-            document = json.loads(path.read_text())
-            if len(document["losses"]) == steps + 1:
-                return _arrays(document)
+            try:
+                run = _arrays(json.loads(path.read_text()))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"The run {str(path)!r} cannot be read: {error!r}. Delete "
+                    "it to train it again."
+                ) from error
+            if len(run["losses"]) == steps + 1:
+                return run
         self._progress(str(path.relative_to(self.directory)))
         losses, test_losses = train()
         document = {
@@ -341,9 +348,11 @@ def learned_contender(rule, is_told=False):
     Returns:
         A `Contender`.
     """
+    # Another rule of the same name has runs of its own.
+    key = digest(rule).hex()[:8]
     if is_told:
-        return Contender(lambda steps: _Until(rule.copy(), steps))
-    return Contender(lambda steps: rule.copy())
+        return Contender(lambda steps: _Until(rule.copy(), steps), key=key)
+    return Contender(lambda steps: rule.copy(), key=key)
 
 
 class _Until(rules.UpdateRule):
@@ -368,7 +377,8 @@ class _Until(rules.UpdateRule):
         return updates, rules.RuleState(local, (shared, step + 1.0))
 
 
-def _file_name(name):
+def _file_name(optimizer, contender):
+    name = "-".join(filter(None, (optimizer, contender.key)))
     return re.sub(r"[^\w+.-]+", "-", name)
 
 

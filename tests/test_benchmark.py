@@ -61,6 +61,39 @@ def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path):
         np.testing.assert_array_equal(ours.test_losses, theirs.test_losses)
 
 
+def test_a_run_that_cannot_be_read_is_named_and_kept(tmp_path):
+    _run(tmp_path)
+    path = next((tmp_path / "two" / "Adam").iterdir())
+    path.write_text('{"losses": [1.0')
+    with pytest.raises(ValueError, match=rf"{path.name}.*Delete it to train"):
+        _run(tmp_path)
+    assert path.exists()
+
+
+def test_another_rule_of_the_same_name_has_runs_of_its_own(tmp_path):
+    runner = Benchmark(TOY, tmp_path, seeds=1)
+    first, second = (
+        runner.result("two", "a:b", benchmark.learned_contender(rules.SGD(r)))
+        for r in (0.01, 0.05)
+    )
+    assert first.optimizer == second.optimizer == "a:b"
+    assert first.losses[0, -1] != second.losses[0, -1]
+
+
+def test_the_command_tells_what_is_wrong_with_a_task(
+    tmp_path, capsys, monkeypatch
+):
+    def make():
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(SUITE, "offline", SuiteTask(make, 10))
+    arguments = ["benchmark", "--tasks", "offline", "--output", str(tmp_path)]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "the task 'offline': no network" in error
+    assert "Traceback" not in error
+
+
 def test_a_rule_that_is_told_the_steps_is_the_optimizer_that_is(tmp_path):
     contender = benchmark.learned_contender(rules.SGD(0.05), is_told=True)
     runner = Benchmark(TOY, tmp_path, seeds=1)

@@ -81,12 +81,18 @@ def fit(model, epochs=2):
 def results(model):
     optimizer = model.optimizer
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return [v.numpy() for v in (*model.variables, *optimizer.variables)]
+    return {
+        f"{i} {v.path}": v.numpy()
+        for i, v in enumerate((*model.variables, *optimizer.variables))
+    }
 
 
 def assert_close(one, two, atol=1e-6):
-    for a, b in zip(results(one), results(two), strict=True):
-        np.testing.assert_allclose(a, b, rtol=atol, atol=atol)
+    ours, theirs = results(one), results(two)
+    for (name, a), b in zip(ours.items(), theirs.values(), strict=True):
+        # The norm of a gradient is no number of order one.
+        rtol = atol if name.endswith("guard_peak") else 1e-7
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize(

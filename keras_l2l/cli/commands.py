@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -50,31 +51,35 @@ def compare(arguments):
 
 def benchmark(arguments):
     """The figures and tables of `keras-l2l benchmark`."""
-    from keras_l2l import benchmark, benchmark_report, rule_config
+    from keras_l2l import benchmark, benchmark_report
     from keras_l2l.comparison import to_json
     from keras_l2l.tasks.suite import SUITE
 
     rule = _load_rule(arguments.rule)
     output = _writable_directory(arguments.output)
     name = pathlib.Path(arguments.rule).name
-    # Another rule of the same name has runs of its own.
-    key = rule_config.digest(rule).hex()[:8]
     contenders = {
-        f"{name}:{key}": benchmark.learned_contender(rule),
-        f"{name}, total steps:{key}": benchmark.learned_contender(rule, True),
+        name: benchmark.learned_contender(rule),
+        f"{name}, total steps": benchmark.learned_contender(rule, True),
     }
     contenders |= _chosen(
         "--optimizers", arguments.optimizers, benchmark.CONTENDERS
     )
     runner = benchmark.Benchmark(
-        _chosen("--tasks", arguments.tasks, SUITE),
+        {
+            name: dataclasses.replace(
+                task, make=functools.partial(_make_suite_task, name, task)
+            )
+            for name, task in _chosen("--tasks", arguments.tasks, SUITE).items()
+        },
         output / "runs",
         seeds=arguments.seeds,
         sweep_seeds=arguments.sweep_seeds,
         seed=arguments.seed,
         progress=lambda text: print(text, file=sys.stderr),
     )
-    results = runner.results(contenders)
+    with _user_errors(ValueError, OSError):
+        results = runner.results(contenders)
     rows = benchmark.summarize(results)
     with _user_errors(OSError):
         files = benchmark_report.write_report(results, name, output)
@@ -214,6 +219,12 @@ def _make_task(arguments):
     # A download can fail in many ways, none of which is a bug.
     with _user_errors(Exception, prefix=f"the task {arguments.task!r}: "):
         return make[arguments.task](**options)
+
+
+def _make_suite_task(name, task):
+    # A download can fail in many ways, none of which is a bug.
+    with _user_errors(Exception, prefix=f"the task {name!r}: "):
+        return task.make()
 
 
 def _writable_directory(path):
