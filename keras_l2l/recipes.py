@@ -223,7 +223,7 @@ _RECIPES = {
                 "activation": "relu",
                 "stddev": None,
             },
-            score_steps=(100, 1000),
+            score_steps=(10, 100, 1000),
             jit_compile=True,
             global_clipnorm=10.0,
             horizon=(100, 1000),
