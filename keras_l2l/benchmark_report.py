@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from keras_l2l.benchmark import (
+from keras_l2l.benchmark_summary import (
     REFERENCE,
     geometric_means,
     summarize,
@@ -181,7 +181,7 @@ def plot_profile(rows, learned):
     """On what share of the tasks each optimizer is within a ratio of the best.
 
     Args:
-        rows: List of `keras_l2l.benchmark.Row`.
+        rows: List of `keras_l2l.benchmark_summary.Row`.
         learned: String, the name of the learned rule.
 
     Returns:

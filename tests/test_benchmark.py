@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_l2l
-from keras_l2l import benchmark, rules, tasks
+from keras_l2l import benchmark, benchmark_summary, rules, tasks
 from keras_l2l.benchmark import Benchmark, Contender, Result
 from keras_l2l.benchmark_report import write_report
 from keras_l2l.cli import main
@@ -123,7 +123,7 @@ def test_figures():
         _result("mine", [falling / 2.0] * 2),
         _result("lost", [falling, [*falling[:-1], np.nan]]),
     ]
-    adam, mine, lost = benchmark.summarize(results)
+    adam, mine, lost = benchmark_summary.summarize(results)
     assert adam.ratio == 1.0
     assert adam.final_loss == pytest.approx(falling[-10:].mean() + 0.1)
     assert adam.final_error == pytest.approx(0.1)
@@ -134,13 +134,13 @@ def test_figures():
     assert 80 < mine.steps_to_reference < 95
     assert lost.final_loss == np.inf
     assert lost.ratio == np.inf
-    means = benchmark.geometric_means([adam, mine, lost])
+    means = benchmark_summary.geometric_means([adam, mine, lost])
     assert means["lost"] == np.inf
     assert means["mine"] == pytest.approx(mine.ratio)
 
 
 def test_geometric_mean():
-    assert benchmark.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+    assert benchmark_summary.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
 
 
 def test_the_report_is_one_page(tmp_path):

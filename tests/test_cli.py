@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from keras_l2l import cli, presets, recipes, report, rules
+from keras_l2l import cli, presets, recipe_runner, report, rules
 from keras_l2l.cli import commands, main
 from keras_l2l.cli.arguments import make_parser
 from keras_l2l.comparison import Comparison, Record
@@ -251,7 +251,7 @@ def test_inspect_loads_no_graph(exported, tmp_path, capsys):
 
 @pytest.fixture
 def recipe_calls(monkeypatch, exported):
-    """Has `recipes.run` return an exported rule, and records its calls."""
+    """Has `recipe_runner.run` return an exported rule; records its calls."""
     calls = []
 
     def run(recipe, output_dir, **arguments):
@@ -259,7 +259,7 @@ def recipe_calls(monkeypatch, exported):
         print("a progress bar")
         return exported
 
-    monkeypatch.setattr(recipes, "run", run)
+    monkeypatch.setattr(recipe_runner, "run", run)
     return calls
 
 
@@ -293,7 +293,7 @@ def test_meta_train_interrupted(here, capsys, monkeypatch):
     def run(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipes, "run", run)
+    monkeypatch.setattr(recipe_runner, "run", run)
     assert main(["meta-train", "lstm-digits"]) == 130
     assert "goes on from the last" in capsys.readouterr().err
 

@@ -6,7 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from keras_l2l import evaluation, presets, recipes, saving, tasks
+from keras_l2l import (
+    evaluation,
+    presets,
+    recipe_runner,
+    recipes,
+    saving,
+    tasks,
+)
 from tests import components
 
 NAMES = [
@@ -34,7 +41,7 @@ def test_a_score_of_the_manifest_is_reproduced(name):
     claimed = manifest["scores"]
     recipe = recipes.get(name)
     recipe = dataclasses.replace(recipe, score_steps=recipe.score_steps[:1])
-    received = recipes.score(presets.load(name), recipe, seeds=2)
+    received = recipe_runner.score(presets.load(name), recipe, seeds=2)
     assert received["task"] == claimed["task"]
     assert received["seeds"] == claimed["seeds"][:2]
     for step, losses in received["test_loss"].items():
@@ -80,13 +87,13 @@ def test_a_recipe_runs_resumes_and_scores(tmp_path):
         stages=(recipes.Stage(unroll=5), recipes.Stage(unroll=10)),
         score_steps=(10, 20),
     )
-    path = recipes.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
+    path = recipe_runner.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
     first = saving.load_rule(path)
     assert path == tmp_path / "lstm-digits"
     scores = saving.read_manifest(path)["scores"]
     assert [len(v) for v in scores["test_loss"].values()] == [10, 10]
     # Nothing is left to do: the same command exports the same rule.
-    recipes.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
+    recipe_runner.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
     for a, b in zip(first.get_weights(), saving.load_rule(path).get_weights()):
         np.testing.assert_array_equal(a, b)
 

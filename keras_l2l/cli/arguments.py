@@ -56,6 +56,34 @@ def _add_command(commands, name, text, seed="no effect here"):
     return parser
 
 
+def _add_rule(parser):
+    # The name of `presets.DEFAULT`, which is not imported for `--help`.
+    parser.add_argument(
+        "--rule",
+        default="general",
+        metavar="NAME_OR_PATH",
+        help="preset or directory of an exported rule (default general)",
+    )
+
+
+def _add_seeds(parser, seeds, sweep_seeds):
+    _add_count(
+        parser, "--seeds", seeds, f"runs of each optimizer (default {seeds})"
+    )
+    _add_count(
+        parser,
+        "--sweep-seeds",
+        sweep_seeds,
+        f"runs for each learning rate (default {sweep_seeds})",
+    )
+
+
+def _add_count(parser, option, default, text):
+    parser.add_argument(
+        option, type=_positive, default=default, metavar="N", help=text
+    )
+
+
 def _add_compare(commands):
     parser = _add_command(
         commands,
@@ -64,13 +92,7 @@ def _add_compare(commands):
         "learning rates are tuned first.",
         seed="seed of all runs (default 0)",
     )
-    # The name of `presets.DEFAULT`, which is not imported for `--help`.
-    parser.add_argument(
-        "--rule",
-        default="general",
-        metavar="NAME_OR_PATH",
-        help="preset or directory of an exported rule (default general)",
-    )
+    _add_rule(parser)
     parser.add_argument(
         "--task",
         type=_task_name,
@@ -83,15 +105,14 @@ def _add_compare(commands):
     network.add_argument("--depth", type=_positive, metavar="N")
     network.add_argument("--activation", metavar="NAME")
     network.add_argument("--batch-size", type=_positive, metavar="N")
-    for option, default, text in (
-        ("--steps", 100, "updates in a run (default 100)"),
-        ("--seeds", 10, "runs of each optimizer (default 10)"),
-        ("--sweep-seeds", 5, "runs for each learning rate (default 5)"),
-        ("--test-every", None, "test after each N steps (default: the last)"),
-    ):
-        parser.add_argument(
-            option, type=_positive, default=default, metavar="N", help=text
-        )
+    _add_count(parser, "--steps", 100, "updates in a run (default 100)")
+    _add_seeds(parser, seeds=10, sweep_seeds=5)
+    _add_count(
+        parser,
+        "--test-every",
+        None,
+        "test after each N steps (default: the last)",
+    )
     parser.add_argument(
         "--output",
         default="l2l_compare",
@@ -109,24 +130,13 @@ def _add_benchmark(commands):
         "on when it is started again.",
         seed="seed of all runs (default 0)",
     )
-    parser.add_argument(
-        "--rule",
-        default="general",
-        metavar="NAME_OR_PATH",
-        help="preset or directory of an exported rule (default general)",
-    )
+    _add_rule(parser)
     for option, text in (
         ("--tasks", "some of the tasks, by name (default: all)"),
         ("--optimizers", "some of the optimizers, by name (default: all)"),
     ):
         parser.add_argument(option, nargs="+", metavar="NAME", help=text)
-    for option, default, text in (
-        ("--seeds", 5, "runs of each optimizer (default 5)"),
-        ("--sweep-seeds", 2, "runs for each learning rate (default 2)"),
-    ):
-        parser.add_argument(
-            option, type=_positive, default=default, metavar="N", help=text
-        )
+    _add_seeds(parser, seeds=5, sweep_seeds=2)
     parser.add_argument(
         "--output",
         default="l2l_benchmark",

@@ -51,7 +51,7 @@ def compare(arguments):
 
 def benchmark(arguments):
     """The figures and tables of `keras-l2l benchmark`."""
-    from keras_l2l import benchmark, benchmark_report
+    from keras_l2l import benchmark, benchmark_report, benchmark_summary
     from keras_l2l.comparison import to_json
     from keras_l2l.tasks.suite import SUITE
 
@@ -80,12 +80,12 @@ def benchmark(arguments):
     )
     with _user_errors(ValueError, OSError):
         results = runner.results(contenders)
-    rows = benchmark.summarize(results)
+    rows = benchmark_summary.summarize(results)
     with _user_errors(OSError):
         files = benchmark_report.write_report(results, name, output)
     return {
         "rows": to_json(rows),
-        "geometric_means": to_json(benchmark.geometric_means(rows)),
+        "geometric_means": to_json(benchmark_summary.geometric_means(rows)),
     }, [
         *benchmark_report.benchmark_tables(results, name),
         f"Wrote {', '.join(files)} to {output}{os.sep}",
@@ -94,7 +94,7 @@ def benchmark(arguments):
 
 def meta_train(arguments):
     """What `keras-l2l meta-train` has exported."""
-    from keras_l2l import recipes, report, saving
+    from keras_l2l import recipe_runner, recipes, report, saving
 
     with _user_errors(ValueError):
         recipe = recipes.get(arguments.recipe)
@@ -103,7 +103,7 @@ def meta_train(arguments):
     )
     try:
         with _user_errors(ValueError, OSError):
-            path = recipes.run(
+            path = recipe_runner.run(
                 recipe,
                 output,
                 epochs=arguments.epochs,

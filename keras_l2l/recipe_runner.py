@@ -1,0 +1,197 @@
+"""How a recipe is carried out: meta-training, export, scores."""
+
+import dataclasses
+import math
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_l2l import evaluation, rules, tasks
+from keras_l2l.evolution import AntitheticES, PersistentES
+from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_trainer import MetaTrainer
+from keras_l2l.tasks.base import episode_seed
+
+_SCORE_SEEDS = 10
+
+
+def run(
+    recipe,
+    output_dir,
+    epochs=None,
+    steps_per_epoch=None,
+    seed=None,
+    callbacks=None,
+    verbose="auto",
+):
+    """Meta-trains a rule by a recipe and exports it.
+
+    A run that was stopped goes on from its last epoch when it is started
+    again with the same arguments.
+
+    Args:
+        recipe: A `Recipe`.
+        output_dir: Directory for the backup and the exported rule.
+        epochs: Integer. Defaults to `None`, that of the recipe.
+        steps_per_epoch: Integer. Defaults to `None`, that of the recipe.
+        seed: Integer. Defaults to `None`, that of the recipe.
+        callbacks: List of `keras.callbacks.Callback`.
+        verbose: As in `MetaTrainer.fit`.
+
+    Returns:
+        The `pathlib.Path` of the exported rule, `output_dir/NAME`.
+    """
+    recipe = _changed(recipe, epochs, steps_per_epoch, seed)
+    output_dir = pathlib.Path(output_dir)
+    rule = getattr(rules, recipe.rule)(
+        **recipe.rule_arguments, seed=recipe.seed
+    )
+    task = make_task(recipe)
+    # By default fresh optimizees on the training data: the test data stay
+    # unseen.
+    validation_task = (
+        _make(recipe.validation_task, recipe.validation_arguments) or task
+    )
+    losses = []
+    for index, stage in enumerate(recipe.stages):
+        trainer = _make_trainer(rule, task, recipe, stage)
+        history = trainer.fit(
+            epochs=stage.epochs,
+            steps_per_epoch=stage.steps_per_epoch,
+            validation_task=validation_task if stage.validation_freq else None,
+            validation_episodes=recipe.validation_episodes,
+            validation_horizon=recipe.validation_horizon,
+            validation_freq=stage.validation_freq or 1,
+            callbacks=callbacks,
+            verbose=verbose,
+            backup_dir=output_dir / f"backup-{index + 1}",
+        )
+        losses += history.history.get("val_loss", [])
+    scores = score(rule, recipe)
+    if losses:
+        scores["validation_loss"] = min(losses)
+    path = output_dir / recipe.name
+    rule.export(
+        path,
+        metadata={
+            "description": recipe.description,
+            "recipe": dataclasses.asdict(recipe),
+            "seed": recipe.seed,
+            "scores": scores,
+        },
+    )
+    return path
+
+
+def score(rule, recipe, seeds=_SCORE_SEEDS):
+    """How good a rule is at the task of its recipe, on held-out data.
+
+    Args:
+        rule: An `UpdateRule`.
+        recipe: A `Recipe`.
+        seeds: Integer. How many optimizees are trained, none of which is
+            seen in meta-training. Defaults to `10`.
+
+    Returns:
+        Dict: `task`, a string; `seeds`, a list of integers; `test_loss`, a
+        dict from the steps (as strings) to a list with the loss on the test
+        data for each seed.
+    """
+    task = _make(recipe.score_task, recipe.score_arguments) or make_task(recipe)
+    episodes = [
+        episode_seed(recipe.seed, "test", index) for index in range(seeds)
+    ]
+    last, every = max(recipe.score_steps), math.gcd(*recipe.score_steps)
+    curves = evaluation.learning_curves(rule, task, episodes, last, every)
+    columns = evaluation.recorded_steps(last, every)
+    return {
+        "task": task.name,
+        "seeds": episodes,
+        "test_loss": {
+            str(step): curves.test_losses[:, columns.index(step)].tolist()
+            for step in recipe.score_steps
+        },
+    }
+
+
+def make_task(recipe):
+    """The task of a recipe.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        A `Task`, or a list of them.
+    """
+    return _make(recipe.task, recipe.task_arguments)
+
+
+def _make(name, arguments):
+    """What a function or class of `keras_l2l.tasks` makes; `None` of `None`."""
+    return None if name is None else getattr(tasks, name)(**arguments)
+
+
+def _changed(recipe, epochs, steps_per_epoch, seed):
+    """The recipe with what the user asked for, where that is not `None`."""
+    changes = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    return dataclasses.replace(
+        recipe,
+        stages=tuple(dataclasses.replace(s, **changes) for s in recipe.stages),
+        seed=recipe.seed if seed is None else seed,
+    )
+
+
+def _make_trainer(rule, task, recipe, stage):
+    trainer = MetaTrainer(
+        rule,
+        task,
+        horizon=stage.horizon or recipe.horizon,
+        unroll=stage.unroll,
+        optimizees=stage.optimizees,
+        tasks_per_step=stage.tasks_per_step,
+        loss_weights=_loss_weights(stage.horizon or recipe.horizon, stage),
+        loss_transform=stage.loss_transform,
+        estimator=_ESTIMATORS[stage.estimator](stage),
+        clipnorm=stage.clipnorm,
+        seed=recipe.seed + stage.seed,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        stage.learning_rate,
+        stage.decay_epochs * stage.steps_per_epoch,
+        alpha=stage.final_rate,
+    )
+    trainer.compile(
+        keras.optimizers.Adam(
+            rate,
+            beta_2=stage.beta_2,
+            global_clipnorm=recipe.global_clipnorm,
+        ),
+        jit_compile=recipe.jit_compile,
+    )
+    return trainer
+
+
+_ESTIMATORS = {
+    "TruncatedBackpropagation": lambda stage: TruncatedBackpropagation(
+        second_derivatives=stage.second_derivatives,
+        coordinate_share=stage.coordinate_share,
+    ),
+    "PersistentES": lambda stage: PersistentES(stage.stddev),
+    "AntitheticES": lambda stage: AntitheticES(stage.stddev),
+}
+
+
+def _loss_weights(horizon, stage):
+    """Array `[horizon]` of mean one."""
+    step = np.arange(np.max(horizon))
+    if stage.loss_weights == "ends":
+        unroll, position = np.divmod(step, stage.unroll)
+        weights = ((position + 1) / stage.unroll) ** 3 * (1 + unroll / 2)
+    else:
+        power = {"equal": 0, "root": 0.5, "linear": 1, "quadratic": 2}[
+            stage.loss_weights
+        ]
+        weights = (step + 1.0) ** power
+    return weights / weights.mean()
