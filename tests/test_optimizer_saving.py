@@ -46,7 +46,7 @@ SETTINGS = (
     ("way", "settings"),
     [(way, {}) for way in ("keras", "weights", "pickle", "checkpoint")]
     + [("keras", settings) for settings in SETTINGS],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_training_resumes_bit_for_bit(way, settings, tmp_path):
     straight = compiled(make(**settings))
