@@ -22,8 +22,8 @@ def update_in_blocks(
 
     Small variables share a call of the rule, which makes one matrix product
     of all their coordinates; those with more coordinates than a block take a
-    call for each block. Rules whose coordinates are not independent get all
-    variables at once.
+    call for each block, or one call if only the tensors of the rule are
+    independent. A rule where nothing is gets all variables at once.
 
     Args:
         rule: An `UpdateRule`.
@@ -132,7 +132,7 @@ def update_in_blocks(
 
 def _groups(rule, variables, block_size):
     """Lists of the indices of variables that share a call."""
-    if rule.independent != "coordinates":
+    if rule.independent == "nothing":
         return [list(range(len(variables)))]
     groups: list[list[int]] = [[]]
     size = 0

@@ -36,11 +36,6 @@ class Coordinates(NamedTuple):
             for state, rows in zip(local, self.rows)
         ]
 
-    def block(self, index, start, count):
-        """A block of those of one parameter, of tensors already picked."""
-        owners = part(self.owners[index], start, count)
-        return Coordinates([None], [owners], [self.scales[index]])
-
 
 def choose(parameters, optimizees, share, seed):
     """All coordinates, or a random share, drawn without replacement.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_l2l import checks
+from keras_l2l.recording import count_bytes
 from keras_l2l.second_derivatives import backpropagate
 from keras_l2l.through_updates import (
     gradient_in_one_pass,
@@ -117,7 +118,8 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             at that share of the cost. Defaults to `1.0`.
         memory_budget: Integer, in bytes: what a pass may keep for the way
             back, roughly. Where it is exceeded, rules with independent
-            coordinates are replayed in blocks of coordinates; with second
+            coordinates are replayed in blocks of coordinates, rules with
+            independent tensors on one after the other; with second
             derivatives, the unroll is recorded in segments, which are trained
             through twice. Defaults to 1.5 GiB.
 
@@ -167,13 +169,13 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             return Estimate(
                 *backpropagate(rule, task, carry, meta_loss, self.memory_budget)
             )
-        size = sum(p.shape.num_elements() for p in carry.parameters)
-        size *= recorded_bytes(rule, meta_loss.steps) * self.coordinate_share
+        recorded = [carry.parameters, carry.parameters, carry.rule_state]
+        size = meta_loss.steps * self.coordinate_share * count_bytes(recorded)
         arguments = (
             *(rule, task, carry, meta_loss),
             *(self.coordinate_share, seed),
         )
-        if rule.independent != "coordinates" or size <= self.memory_budget:
+        if rule.independent == "nothing" or size <= self.memory_budget:
             return Estimate(*gradient_in_one_pass(*arguments))
         return Estimate(*gradient_in_two_passes(*arguments, self.memory_budget))
 

@@ -39,3 +39,11 @@ def read(arrays, index, like):
 def floating(structure):
     """The leaves that have derivatives."""
     return [x for x in tf.nest.flatten(structure) if x.dtype.is_floating]
+
+
+def count_bytes(structure):
+    """How many bytes the leaves have in all."""
+    return sum(
+        leaf.shape.num_elements() * leaf.dtype.size
+        for leaf in tf.nest.flatten(structure)
+    )

@@ -156,10 +156,7 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
 
 def _segment_length(carry, steps, memory_budget):
     """The whole unroll where it fits, else what makes both parts small."""
-    size = sum(
-        leaf.shape.num_elements() * leaf.dtype.size
-        for leaf in tf.nest.flatten(carry)
-    )
+    size = recording.count_bytes(carry)
     if size * steps <= memory_budget:
         return steps
     return math.ceil(math.sqrt(steps))

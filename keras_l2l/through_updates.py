@@ -15,16 +15,17 @@ import tensorflow as tf
 
 from keras_l2l import recording
 from keras_l2l.compiled import compile_backward, compile_rule
-from keras_l2l.coordinates import choose, flat, part
+from keras_l2l.coordinates import Coordinates, choose, flat, part
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
-# Coordinates whose step is taken back at once: its temporaries stay small.
+# Coordinates whose step is taken back at once: its temporaries stay in the
+# processor's near memory.
 _BLOCK_SIZE = 2**13
 
 
 def recorded_bytes(rule, steps):
-    """Bytes that are recorded of one coordinate over an unroll.
+    """Bytes that one pass records of one coordinate over an unroll.
 
     Args:
         rule: An `UpdateRule`.
@@ -34,9 +35,8 @@ def recorded_bytes(rule, steps):
         An integer.
     """
     coordinate = [tf.zeros([1], rule.compute_dtype)]
-    leaves = tf.nest.flatten([coordinate * 2, rule.initial_state(coordinate)])
-    return steps * sum(
-        leaf.shape.num_elements() * leaf.dtype.size for leaf in leaves
+    return steps * recording.count_bytes(
+        [coordinate * 2, rule.initial_state(coordinate)]
     )
 
 
@@ -94,10 +94,11 @@ def gradient_in_two_passes(
     seed=None,
     memory_budget=2**30,
 ):
-    """The same for a rule whose coordinates are independent, in less memory.
+    """The same for a rule with independent parts, in less memory.
 
     Optimizees are trained first and only their gradients recorded. Then the
-    rule is run on these again, in blocks of coordinates.
+    rule is run on these again, in blocks of coordinates, or on one tensor
+    after the other where those of a tensor depend on each other.
 
     Args:
         rule: An `UpdateRule`.
@@ -122,26 +123,31 @@ def gradient_in_two_passes(
     weights = meta_loss.slopes(trajectory.losses)
     block_size = max(1, memory_budget // recorded_bytes(rule, steps))
     parts = []
+    if rule.independent == "coordinates":
+        parameters = [flat(parameter) for parameter in parameters]
     for index, parameter in enumerate(parameters):
-        size = parameter.shape.num_elements()
-        gradient = tf.reshape(trajectory.gradients[index], [steps + 1, -1])
+        gradient = trajectory.gradients[index]
+        if rule.independent == "coordinates":
+            gradient = tf.reshape(gradient, [steps + 1, -1])
         if chosen.rows[index] is not None:
             gradient = tf.gather(gradient, chosen.rows[index], axis=1)
 
-        def gradient_of_block(start, count, index=index, gradient=gradient):
-            state = tf.nest.map_structure(
-                lambda s: part(s, start, count), local[index]
-            )
+        def gradient_of_block(
+            block, index=index, parameter=parameter, gradient=gradient
+        ):
+            state = tf.nest.map_structure(block.of, local[index])
             return _run_again(
                 rule,
-                part(gradient, start, count, axis=1),
-                part(flat(parameters[index]), start, count),
+                block.of(gradient, axis=1),
+                block.of(parameter),
                 RuleState([state], shared),
                 weights,
-                chosen.block(index, start, count),
+                block.of_coordinates(chosen, index),
             )
 
-        parts.append(_over_blocks(gradient_of_block, size, block_size))
+        parts.append(
+            _over_blocks(rule, gradient_of_block, parameter, block_size)
+        )
     gradients = [tf.add_n(gradients) for gradients in zip(*parts)]
     return trajectory.losses, gradients, carry
 
@@ -177,9 +183,12 @@ def _run_again(rule, gradient, parameter, state, weights, chosen):
 
 
 def _backward(rule, arrays, like, last, weights, chosen):
-    """The backward loop, over blocks of coordinates where there are many."""
-    sizes = [p.shape.num_elements() for p in like.parameters]
-    if rule.independent != "coordinates" or sum(sizes) <= _BLOCK_SIZE:
+    """The backward loop, of what is independent each for itself.
+
+    That is a tensor, or a block of its coordinates. Tensors do not wait for
+    each other, so that several cores can work on them.
+    """
+    if rule.independent == "nothing":
         return _backward_loop(
             rule,
             lambda t: recording.read(arrays, t, like),
@@ -188,33 +197,36 @@ def _backward(rule, arrays, like, last, weights, chosen):
             chosen,
         )
     parts = []
-    for index, size in enumerate(sizes):
+    for index, parameter in enumerate(like.parameters):
 
-        def gradient_of_block(start, count, index=index):
+        def gradient_of_block(block, index=index):
+            def cut(tensor):
+                return block.of(
+                    flat(tensor)
+                    if rule.independent == "coordinates"
+                    else tensor
+                )
+
             def read(t):
                 seen = recording.read(arrays, t, like)
+                local = tf.nest.map_structure(block.of, seen.state.local[index])
                 return _Seen(
-                    [part(flat(seen.gradients[index]), start, count)],
-                    [part(flat(seen.parameters[index]), start, count)],
-                    seen.state._replace(
-                        local=[
-                            tf.nest.map_structure(
-                                lambda s: part(s, start, count),
-                                seen.state.local[index],
-                            )
-                        ]
-                    ),
+                    [cut(seen.gradients[index])],
+                    [cut(seen.parameters[index])],
+                    seen.state._replace(local=[local]),
                 )
 
             return _backward_loop(
                 rule,
                 read,
-                [part(flat(last[index]), start, count)],
+                [cut(last[index])],
                 weights,
-                chosen.block(index, start, count),
+                block.of_coordinates(chosen, index),
             )
 
-        parts.append(_over_blocks(gradient_of_block, size, _BLOCK_SIZE))
+        parts.append(
+            _over_blocks(rule, gradient_of_block, parameter, _BLOCK_SIZE)
+        )
     return [tf.add_n(gradients) for gradients in zip(*parts)]
 
 
@@ -273,18 +285,42 @@ def _backward_loop(rule, read, last, weights, chosen):
     return totals
 
 
-def _over_blocks(gradient_of_block, size, block_size):
-    """Sums a function of `(start, count)` over blocks of about equal size."""
+class _Block(NamedTuple):
+    """`count` coordinates of a parameter from `start`; `None`: all of it."""
+
+    start: Any = None
+    count: Any = None
+
+    def of(self, tensor, axis=0):
+        """These coordinates of a tensor that has all of them along an axis."""
+        if self.count is None:
+            return tensor
+        return part(tensor, self.start, self.count, axis)
+
+    def of_coordinates(self, chosen, index):
+        """`Coordinates` of this block of the parameter at an index alone."""
+        return Coordinates(
+            [None], [self.of(chosen.owners[index])], [chosen.scales[index]]
+        )
+
+
+def _over_blocks(rule, gradient_of_block, parameter, block_size):
+    """Sums a function of a block over blocks of about equal size.
+
+    A parameter whose coordinates depend on each other is one block.
+    """
+    size = parameter.shape.num_elements()
     blocks = math.ceil(size / block_size)
+    if blocks == 1 or rule.independent != "coordinates":
+        return gradient_of_block(_Block())
     block_size = size // blocks
     first = size - (blocks - 1) * block_size
-    totals = gradient_of_block(0, first)
-    if blocks == 1:
-        return totals
+    totals = gradient_of_block(_Block(0, first))
 
     def body(block, totals):
         start = first + block * block_size
-        return block + 1, _sum(totals, gradient_of_block(start, block_size))
+        gradients = gradient_of_block(_Block(start, block_size))
+        return block + 1, _sum(totals, gradients)
 
     # One after the other, or the temporaries of all would add up.
     _, totals = tf.while_loop(

@@ -63,6 +63,18 @@ def test_blocks_compile_to_xla(name):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
+def test_of_independent_tensors_large_ones_are_updated_alone():
+    calls = []
+
+    class Records(rules.Hierarchical):
+        def call(self, gradients, parameters, state):
+            calls.append([tuple(p.shape) for p in parameters])
+            return super().call(gradients, parameters, state)
+
+    _trained(Records(units=2, coordinate_units=1), block_size=10, steps=1)
+    assert calls == [[(3, 2)], [(7,), ()], [(4, 5)], [(2,)]]
+
+
 def test_a_rule_that_shares_gets_all_variables_at_once():
     class CountsCalls(rules.UpdateRule):
         calls = 0

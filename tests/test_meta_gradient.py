@@ -87,6 +87,22 @@ def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
     assert _relative_difference(gradients(small), gradients(2**30)) < 1e-5
 
 
+def test_tensor_by_tensor_equals_an_outer_tape():
+    task = components.TASKS["KerasTask-mlp"]()
+    # In float64, as orthogonal matrices amplify how XLA rounds.
+    rule = rules.Hierarchical(
+        units=4, coordinate_units=3, seed=1, dtype="float64"
+    )
+    rule.set_weights(components.RULES["Hierarchical"]().get_weights())
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    _, expected = _outer_tape(rule, task, carry, WEIGHTS)
+    # In one pass, and in two.
+    for memory_budget in (2**30, 1):
+        estimator = TruncatedBackpropagation(memory_budget=memory_budget)
+        estimate = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+        assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
 @pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
 def test_the_way_back_in_blocks_is_the_same(coordinate_share, monkeypatch):
     task = components.TASKS["KerasTask-mlp"]()
