@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_l2l import rules
+from keras_l2l.cooldown import Cooldown
 from keras_l2l.evaluation import Episodes
 from keras_l2l.rule_config import digest
 from keras_l2l.sweep import final_score, sweep
@@ -256,12 +257,12 @@ def learned_contender(rule, is_told=False):
 
 
 class _Until(rules.UpdateRule):
-    """A rule whose updates fall linearly to zero over a number of steps."""
+    """A rule with the schedule of `L2LOptimizer(total_steps=…)`."""
 
     def __init__(self, rule, steps):
         super().__init__()
         self._rule = rule
-        self._steps = steps
+        self._schedule = Cooldown(1.0, steps)
 
     def initial_state(self, parameters):
         local, shared = self._rule.initial_state(parameters)
@@ -272,7 +273,7 @@ class _Until(rules.UpdateRule):
         updates, (local, shared) = self._rule(
             gradients, parameters, rules.RuleState(state.local, shared)
         )
-        scale = ops.maximum(1.0 - step / self._steps, 0.0)
+        scale = self._schedule(step)
         updates = [u * ops.cast(scale, u.dtype) for u in updates]
         return updates, rules.RuleState(local, (shared, step + 1.0))
 

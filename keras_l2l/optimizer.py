@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_l2l import checks, presets, rule_config, strategies
+from keras_l2l import presets, rule_config, strategies
 from keras_l2l.blocks import update_in_blocks
+from keras_l2l.cooldown import Cooldown
 from keras_l2l.guard import Guard
 from keras_l2l.rules import RuleState, UpdateRule
 
@@ -65,8 +66,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             every so many steps, on the mean of their gradients.
             Defaults to `None`.
         total_steps: Integer. If set, the learning rate falls linearly to zero
-            over so many steps, which lowers the noise of the end and leaves
-            less time for progress. For other schedules pass one as
+            over the last two fifths of so many steps, which averages out the
+            noise of the batches. For other schedules pass one as
             `learning_rate`. Defaults to `None`, as the rule itself needs no
             number of steps.
         state_dtype: `"float32"`, `"bfloat16"` or `"float16"`. The dtype in
@@ -377,7 +378,6 @@ def _until(total_steps, learning_rate):
     """The learning rate, or the schedule along which it falls to zero."""
     if total_steps is None:
         return learning_rate
-    checks.positive_integers(total_steps=total_steps)
     if not isinstance(learning_rate, (int, float)):
         raise ValueError(
             "Argument `learning_rate` must be a float where `total_steps` is "
@@ -385,9 +385,7 @@ def _until(total_steps, learning_rate):
             f"Received: learning_rate={learning_rate!r}, "
             f"total_steps={total_steps}"
         )
-    return keras.optimizers.schedules.PolynomialDecay(
-        learning_rate, total_steps, end_learning_rate=0.0
-    )
+    return Cooldown(learning_rate, total_steps)
 
 
 class _Box:

@@ -23,6 +23,7 @@ ORDER = (
     "saving",
     "presets",
     "rule_config",
+    "cooldown",
     "blocks",
     "strategies",
     "guard",
