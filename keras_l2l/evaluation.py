@@ -269,7 +269,10 @@ class Episodes:
         return np.array([*losses, last]), np.array(test_losses, "float64")
 
     def _test(self, carry):
-        parameters = unpack(self.rule, self.task, carry.parameters)
+        parameters = self.rule.evaluation_parameters(
+            carry.parameters, carry.rule_state
+        )
+        parameters = unpack(self.rule, self.task, parameters)
         return self.task.test_loss(parameters, carry.model_state)
 
 

@@ -34,6 +34,11 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     step updates every coordinate, so that gradients of embeddings, which
     TensorFlow keeps sparse, are made dense.
 
+    The model holds the parameters at which gradients are taken, during `fit()`
+    and after it, so that training goes on exactly where it ended. Those of
+    `rules.ScheduleFreeAdamW` are near the average that is to be evaluated
+    (`UpdateRule.evaluation_parameters`), but they are not it.
+
     Args:
         rule: A `keras_l2l.rules.UpdateRule`, the name of a preset, or the
             path of an exported rule. Defaults to the preset

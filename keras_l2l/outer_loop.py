@@ -1,6 +1,7 @@
 """The outer loop's state: optimizees in training, one unroll at a time."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -308,39 +309,41 @@ class OuterLoop:
     def _function(self, group):
         key = (group.task_index, len(group.places))
         if key not in self._functions:
-            self._functions[key] = self._unroll_function(group.task)
+            # As in Keras's own training: no conversion of Python control flow.
+            # Partial, or TensorFlow would add up the traces of all groups and
+            # warn of too many.
+            self._functions[key] = tf.function(
+                functools.partial(self._unroll_once, group.task),
+                autograph=False,
+            )
         return self._functions[key]
 
-    def _unroll_function(self, task):
-        # As in Keras's own training: no conversion of Python control flow.
-        @tf.function(autograph=False)
-        def unroll_once(carry, first_loss, weights, seed):
-            meta_loss = MetaLoss(
-                weights, first_loss, self.loss_transform, self.divergence_limit
-            )
-            losses, gradients, carry = self.estimator(
-                self.rule, task, carry, meta_loss, seed
-            )
-            losses = tf.cast(losses, tf.float32)
-            diverged = meta_loss.has_diverged(losses)
-            usable = tf.reduce_all(
-                [tf.reduce_all(tf.math.is_finite(g)) for g in gradients]
-            )
-            if self.clipnorm is not None:
-                gradients, _ = tf.clip_by_global_norm(gradients, self.clipnorm)
-            contributes = tf.fill(tf.shape(diverged), usable)
-            if not self.estimator.learns_from_divergence:
-                contributes &= ~diverged
-            return _Outcome(
-                meta_losses=meta_loss(losses),
-                gradients=gradients,
-                carry=carry,
-                first_losses=meta_loss.first_loss(losses),
-                diverged=diverged | ~usable,
-                contributes=contributes,
-            )
-
-        return unroll_once
+    def _unroll_once(self, task, carry, first_loss, weights, seed):
+        """One unroll of a group, and the meta-gradient."""
+        meta_loss = MetaLoss(
+            weights, first_loss, self.loss_transform, self.divergence_limit
+        )
+        losses, gradients, carry = self.estimator(
+            self.rule, task, carry, meta_loss, seed
+        )
+        losses = tf.cast(losses, tf.float32)
+        diverged = meta_loss.has_diverged(losses)
+        usable = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(g)) for g in gradients]
+        )
+        if self.clipnorm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clipnorm)
+        contributes = tf.fill(tf.shape(diverged), usable)
+        if not self.estimator.learns_from_divergence:
+            contributes &= ~diverged
+        return _Outcome(
+            meta_losses=meta_loss(losses),
+            gradients=gradients,
+            carry=carry,
+            first_losses=meta_loss.first_loss(losses),
+            diverged=diverged | ~usable,
+            contributes=contributes,
+        )
 
 
 def _with_rows(carry, rows, fresh, count):

@@ -1,5 +1,6 @@
 """The inner loop: everything that trains an optimizee calls it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -82,12 +83,14 @@ def compile_unroll(rule, task, jit_compile=False):
         Function from a `Carry` and a number of inner steps to a `Carry` and a
         `Trajectory`, without gradients.
     """
-
-    # As in Keras's own training: no conversion of Python control flow.
-    @tf.function(autograph=False, jit_compile=jit_compile)
-    def run(carry, steps):
-        return unroll(rule, task, carry, steps)
-
+    # Of a partial function TensorFlow counts the traces by itself, of functions
+    # with one body together, and would warn of too many. As in Keras's own
+    # training there is no conversion of Python control flow.
+    run = tf.function(
+        functools.partial(unroll, rule, task),
+        autograph=False,
+        jit_compile=jit_compile,
+    )
     if jit_compile:
         return run
     return lambda carry, steps: run(carry, tf.constant(steps, tf.int32))

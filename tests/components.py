@@ -45,6 +45,12 @@ RULES = {
     "Adam": lambda: rules.Adam(0.01),
     "AdamW": lambda: rules.AdamW(0.01, weight_decay=0.1, decay_steps=10),
     "Nadam": lambda: rules.Nadam(0.01),
+    "Prodigy": lambda: rules.Prodigy(
+        3.0, initial_distance=0.01, weight_decay=0.1
+    ),
+    "ScheduleFreeAdamW": lambda: rules.ScheduleFreeAdamW(
+        0.01, warmup_steps=3, weight_decay=0.1
+    ),
     "CoordinatewiseLSTM": lambda: rules.CoordinatewiseLSTM(units=4, seed=1),
     "CoordinatewiseLSTM-raw": lambda: rules.CoordinatewiseLSTM(
         units=3,

@@ -13,6 +13,7 @@ from keras_l2l.evaluation import Baseline
 from keras_l2l.sweep import final_score, sweep
 from keras_l2l.tasks.base import episode_seed
 from keras_l2l.unroll import start
+from tests import components
 
 # Its traces and gradients take no time.
 SMALL = {"steps": 6, "seeds": 3, "sweep_seeds": 2}
@@ -93,6 +94,29 @@ def test_chunks_do_not_change_the_curve(test_every):
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)
     np.testing.assert_allclose(
         parts.test_losses[:, -1], whole.test_losses[:, -1], rtol=1e-5
+    )
+
+
+def test_the_test_loss_is_taken_where_the_rule_says():
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = rules.ScheduleFreeAdamW(0.05, beta_1=0.5)
+    _, ((received,),) = evaluation.learning_curves(rule, task, [5], 8)
+    # Parameter by parameter, where the unroll has all in one vector.
+    parameters, model_state = task.initial_parameters(5)
+    state = rule.initial_state(parameters)
+    for step in range(8):
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            batch = task.sample_batch([5, step])
+            loss, model_state = task.loss(parameters, model_state, batch)
+        gradients = tape.gradient(loss, parameters)
+        updates, state = rule(gradients, parameters, state)
+        parameters = [p + u for p, u in zip(parameters, updates)]
+    averages = rule.evaluation_parameters(parameters, state)
+    expected = task.test_loss(averages, model_state)
+    assert received == pytest.approx(expected, rel=1e-4)
+    assert received != pytest.approx(
+        task.test_loss(parameters, model_state), rel=1e-2
     )
 
 

@@ -23,8 +23,11 @@ def _parameters(dtype="float32"):
 
 
 def _gradients(step, like):
+    """They agree somewhat from step to step, as those of a training do."""
     rng = np.random.default_rng(step)
-    return [ops.cast(rng.normal(size=tuple(p.shape)), p.dtype) for p in like]
+    return [
+        ops.cast(rng.normal(1.0, size=tuple(p.shape)), p.dtype) for p in like
+    ]
 
 
 def _run(rule, parameters, steps=5):
@@ -44,9 +47,11 @@ def test_shapes_and_dtypes_are_kept(rule, dtype):
     parameters = _parameters(dtype)
     state = rule.initial_state(parameters)
     updates, next_state = rule(_gradients(0, parameters), parameters, state)
-    for update, parameter in zip(updates, parameters):
-        assert update.shape == parameter.shape
-        assert update.dtype == parameter.dtype
+    evaluated = rule.evaluation_parameters(parameters, next_state)
+    for parameter, *others in zip(parameters, updates, evaluated, strict=True):
+        for other in others:
+            assert other.shape == parameter.shape
+            assert other.dtype == parameter.dtype
     keras.tree.assert_same_structure(state, next_state)
     for before, after in zip(_leaves(state), _leaves(next_state)):
         assert before.shape == after.shape
@@ -142,28 +147,31 @@ def test_every_meta_parameter_gets_a_gradient(rule):
 
 
 def test_a_list_equals_its_independent_parts(rule):
-    if rule.independent == "coordinates":
-        _equals_its_concatenation(rule)
-    else:
-        assert rule.independent == "tensors"
-        _equals_its_tensors(rule)
-
-
-def _equals_its_tensors(rule):
     listed, _ = _run(rule, _parameters())
-    for index in range(len(listed)):
+    if rule.independent == "coordinates":
+        _equals_its_concatenation(rule, listed)
+    elif rule.independent == "tensors":
+        for ours, theirs in zip(listed, _one_by_one(rule)):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    else:
+        # Else it could say so, and be updated variable by variable.
+        assert rule.independent == "nothing"
+        for ours, theirs in zip(listed, _one_by_one(rule)):
+            assert not np.allclose(ours, theirs, rtol=1e-3)
+
+
+def _one_by_one(rule):
+    for index in range(len(SHAPES)):
         alone = _parameters()[index : index + 1]
         state = rule.initial_state(alone)
         for step in range(5):
             gradient = _gradients(step, _parameters())[index]
             (update,), state = rule([gradient], alone, state)
             alone = [alone[0] + update]
-        np.testing.assert_allclose(listed[index], alone[0], rtol=1e-5)
+        yield alone[0]
 
 
-def _equals_its_concatenation(rule):
-    listed, _ = _run(rule, _parameters())
-
+def _equals_its_concatenation(rule, listed):
     parameters = [
         ops.concatenate([ops.reshape(p, (-1,)) for p in _parameters()])
     ]
@@ -264,6 +272,14 @@ def test_lstm_refuses(arguments, message):
         (lambda: rules.Momentum(momentum=1.0), "`momentum` must be in"),
         (lambda: rules.RMSprop(rho=-0.1), "`rho` must be in"),
         (lambda: rules.Adam(beta_1=2.0), "`beta_1` must be in"),
+        (
+            lambda: rules.Prodigy(initial_distance=0.0),
+            "`initial_distance` must be a positive",
+        ),
+        (
+            lambda: rules.ScheduleFreeAdamW(warmup_steps=0),
+            "`warmup_steps` must be a positive",
+        ),
         (lambda: rules.SGD(dtype="float16"), '"float32" or "float64"'),
     ],
 )

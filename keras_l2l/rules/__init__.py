@@ -11,7 +11,9 @@ from keras_l2l.rules.hand_designed import (
 )
 from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
+from keras_l2l.rules.prodigy import Prodigy
 from keras_l2l.rules.rnnprop import RNNprop
+from keras_l2l.rules.schedule_free import ScheduleFreeAdamW
 
 __all__ = [
     "SGD",
@@ -22,8 +24,10 @@ __all__ = [
     "Hierarchical",
     "Momentum",
     "Nadam",
+    "Prodigy",
     "RMSprop",
     "RNNprop",
     "RuleState",
+    "ScheduleFreeAdamW",
     "UpdateRule",
 ]

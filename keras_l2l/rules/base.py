@@ -100,6 +100,20 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             structure, shapes and dtypes of `state`.
         """
 
+    def evaluation_parameters(self, parameters, state):
+        """Where the loss of the model is to be taken.
+
+        Elsewhere than the gradients, for a rule that averages its iterates.
+
+        Args:
+            parameters: List of tensors, after a step.
+            state: The `RuleState` after that step.
+
+        Returns:
+            List of tensors, shaped as `parameters`. Defaults to these.
+        """
+        return list(parameters)
+
     def get_config(self):
         return {
             "name": self.name,

@@ -1,8 +1,4 @@
-"""Hand-designed rules: the baselines, and oracles against `keras.optimizers`.
-
-Their learning rate is a meta-parameter, so that it can be swept without a
-retrace, and learned.
-"""
+"""Hand-designed rules that `keras.optimizers` has, too: baselines, oracles."""
 
 import math
 
@@ -11,26 +7,11 @@ from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
+from keras_l2l.rules.learning_rate import LearningRateRule
 
 
-class _HandDesigned(CoordinatewiseRule):
-    """A rule whose only meta-parameter is its learning rate."""
-
-    def __init__(self, learning_rate, **kwargs):
-        super().__init__(**kwargs)
-        checks.positive_numbers(learning_rate=learning_rate)
-        self.learning_rate = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(learning_rate),
-            name="learning_rate",
-        )
-        self._initial_learning_rate = float(learning_rate)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "learning_rate": self._initial_learning_rate,
-        }
+class _HandDesigned(LearningRateRule, CoordinatewiseRule):
+    """A rule for coordinates whose only meta-parameter is its rate."""
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -72,7 +53,8 @@ class Momentum(_HandDesigned):
         self, learning_rate=0.01, momentum=0.9, nesterov=False, **kwargs
     ):
         super().__init__(learning_rate, **kwargs)
-        self.momentum = _fraction("momentum", momentum)
+        checks.fractions(momentum=momentum)
+        self.momentum = float(momentum)
         self.nesterov = bool(nesterov)
 
     def initial_coordinate_state(self, count):
@@ -107,7 +89,8 @@ class RMSprop(_HandDesigned):
 
     def __init__(self, learning_rate=0.001, rho=0.9, epsilon=1e-7, **kwargs):
         super().__init__(learning_rate, **kwargs)
-        self.rho = _fraction("rho", rho)
+        checks.fractions(rho=rho)
+        self.rho = float(rho)
         self.epsilon = float(epsilon)
 
     def initial_coordinate_state(self, count):
@@ -159,8 +142,9 @@ class Adam(_HandDesigned):
         **kwargs,
     ):
         super().__init__(learning_rate, **kwargs)
-        self.beta_1 = _fraction("beta_1", beta_1)
-        self.beta_2 = _fraction("beta_2", beta_2)
+        checks.fractions(beta_1=beta_1, beta_2=beta_2)
+        self.beta_1 = float(beta_1)
+        self.beta_2 = float(beta_2)
         self.epsilon = float(epsilon)
 
     def initial_coordinate_state(self, count):
@@ -288,12 +272,3 @@ class Nadam(Adam):
         update = -self.learning_rate * direction / (root + self.epsilon)
         state = {"first_moment": first, "second_moment": second}
         return update, state, {"step": step, "product": product}
-
-
-def _fraction(name, value):
-    if not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"Argument `{name}` must be in the range [0, 1). "
-            f"Received: {name}={value}"
-        )
-    return float(value)

@@ -56,11 +56,7 @@ class RNNprop(CoordinatewiseRule):
         super().__init__(**kwargs)
         checks.positive_integers(units=units, layers=layers)
         checks.positive_numbers(output_scale=output_scale)
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(
-                "Argument `beta` must be in the range [0, 1). "
-                f"Received: beta={beta}"
-            )
+        checks.fractions(beta=beta)
         self.units = units
         self.layers = layers
         self.output_scale = float(output_scale)

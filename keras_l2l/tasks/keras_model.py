@@ -137,16 +137,19 @@ class KerasTask(Task):
                 lambda array, begin=begin, end=end: array[begin:end],
                 self._test_data,
             )
-            loss = self._test_function(parameters, model_state, batch)
+            loss, _ = self._test_function(parameters, model_state, batch)
             total += float(loss) * (end - begin)
         return total / examples
 
     @functools.cached_property
     def _test_function(self):
-        def test_loss(parameters, model_state, batch):
-            return self._run(parameters, model_state, batch, training=False)[0]
-
-        return tf.function(test_loss, reduce_retracing=True, autograph=False)
+        # Partial, or TensorFlow would add up the traces of all tasks and warn
+        # of too many.
+        return tf.function(
+            functools.partial(self._run, training=False),
+            reduce_retracing=True,
+            autograph=False,
+        )
 
     def _run(self, parameters, model_state, batch, training):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)

@@ -1,0 +1,36 @@
+"""Base of the rules whose only meta-parameter is a learning rate."""
+
+from keras import ops
+
+from keras_l2l import checks
+from keras_l2l.rules.base import UpdateRule
+
+
+class LearningRateRule(UpdateRule):
+    """Base class of rules whose only meta-parameter is their learning rate.
+
+    So it can be swept without a retrace, and learned.
+
+    Args:
+        learning_rate: Float > 0. Its initial value.
+        **kwargs: As for `UpdateRule`.
+    """
+
+    def __init__(self, learning_rate, **kwargs):
+        super().__init__(**kwargs)
+        checks.positive_numbers(learning_rate=learning_rate)
+        self.learning_rate = self.add_weight(
+            shape=(),
+            # Keras's `Constant` rounds to float32 on the way to float64.
+            initializer=lambda _, dtype: ops.convert_to_tensor(
+                learning_rate, dtype
+            ),
+            name="learning_rate",
+        )
+        self._initial_learning_rate = float(learning_rate)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "learning_rate": self._initial_learning_rate,
+        }
