@@ -15,7 +15,7 @@ import resource
 import processes
 import tensorflow as tf
 from outer_step import SEED, meta_step, tape_step
-from updates import make_variables
+from updates import VARIABLES, make_variables
 from workloads import UNROLL, count_coordinates, make_rule, make_task
 
 from keras_l2l import L2LOptimizer
@@ -48,8 +48,11 @@ def memory_section(arguments):
                 f"{_available() / MEGABYTE:,.0f} MB",
             }
         )
-    records.append(_record("update, bfloat16", "update"))
-    return records
+    return [
+        *records,
+        _record("update, bfloat16, ten variables", "update", VARIABLES),
+        _record("update, bfloat16, one variable", "update", 1),
+    ]
 
 
 def _record(row, *case):
@@ -83,11 +86,11 @@ def _measure_outer_step(case, hidden):
     }
 
 
-def _measure_update():
+def _measure_update(variables):
     """An update; held are variables, gradients, and the hidden state."""
     optimizer = L2LOptimizer(make_rule(), state_dtype="bfloat16")
     process = _peak()
-    variables, gradients = make_variables(UPDATED)
+    variables, gradients = make_variables(UPDATED, variables)
     optimizer.build(variables)
     tf.function(lambda: optimizer.apply(gradients, variables))()
     return {
@@ -125,14 +128,16 @@ def _available():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=["ours", "tape", "update"])
-    parser.add_argument("hidden", nargs="?", default=SMALL)
+    parser.add_argument(
+        "size", nargs="?", help="hidden layers, or number of variables"
+    )
     arguments = parser.parse_args()
     processes.set_threads(1)
     processes.set_device("cpu")
     if arguments.case == "update":
-        measured = _measure_update()
+        measured = _measure_update(int(arguments.size or VARIABLES))
     else:
-        measured = _measure_outer_step(arguments.case, arguments.hidden)
+        measured = _measure_outer_step(arguments.case, arguments.size or SMALL)
     print(json.dumps(measured))
 
 

@@ -9,6 +9,7 @@ from keras_l2l.blocks import BLOCK_SIZE
 
 VARIABLES = 10
 SIZES = (10**4, 10**5, 10**6)
+LARGEST = 25 * 10**6  # with `--all`
 # The products of the LSTM's two layers: inputs and units → four gates.
 KERNELS = ((2 + 20, 4 * 20), (20 + 20, 4 * 20))
 COMPILED = "CoordinatewiseLSTM, jit"
@@ -21,12 +22,12 @@ TANGENTS_PER_COORDINATE = 2 * 5 * 20
 def update_section(arguments):
     """An optimizer's update of ten variables, per coordinate."""
     records = []
-    for count in SIZES:
+    for count in (*SIZES, *([LARGEST] if arguments.all else [])):
         rows, notes = _rows(count)
         first_calls(rows)
         repeats = arguments.repeats
-        if count == max(SIZES):
-            repeats = max(1, repeats // 3)
+        if count >= max(SIZES):
+            repeats = max(1, repeats // 3 * max(SIZES) // count)
         seconds = take_turns(rows, repeats)
         records += [
             {
@@ -48,11 +49,15 @@ def _rows(count):
     rows = {
         KERAS_ADAM: update(keras.optimizers.Adam(1e-3), count),
         "rules.Adam": update(L2LOptimizer(rules.Adam()), count),
-        "CoordinatewiseLSTM": update(L2LOptimizer(lstm), count),
+        "CoordinatewiseLSTM": update(
+            L2LOptimizer(lstm, state_dtype=_state_dtype(count)), count
+        ),
         PRODUCTS: products(count),
         TANGENTS: tangents(count),
     }
     # All of it in XLA, as `model.compile(jit_compile=True)` has it.
+    if count == LARGEST:
+        return rows, {}  # A second hidden state has no room.
     compiled = update(L2LOptimizer(lstm), count, jit_compile=True)
     try:
         float(compiled())
@@ -60,6 +65,11 @@ def _rows(count):
         reason = str(error).splitlines()[0]
         return rows, {COMPILED: f"{count:,} coordinates fail: {reason}"}
     return rows | {COMPILED: compiled}, {}
+
+
+def _state_dtype(count):
+    """Halves the hidden state where it takes gigabytes."""
+    return "bfloat16" if count == LARGEST else None
 
 
 def update(optimizer, count, jit_compile=False):
@@ -75,13 +85,12 @@ def update(optimizer, count, jit_compile=False):
     return step
 
 
-def make_variables(count):
-    """Ten Keras variables of `count` coordinates in all, and gradients."""
-    shape = [count // VARIABLES]
-    variables = [keras.Variable(tf.zeros(shape)) for _ in range(VARIABLES)]
+def make_variables(count, number=VARIABLES):
+    """Keras variables of `count` coordinates in all, and gradients."""
+    shape = [count // number]
+    variables = [keras.Variable(tf.zeros(shape)) for _ in range(number)]
     gradients = [
-        tf.random.stateless_normal(shape, [0, index])
-        for index in range(VARIABLES)
+        tf.random.stateless_normal(shape, [0, index]) for index in range(number)
     ]
     return variables, gradients
 
