@@ -147,6 +147,14 @@ def _normal(*shape):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
+def _mlp_task():
+    return _classification(mlp, _normal(20, 5))
+
+
+def _convnet_task():
+    return _classification(convnet, _normal(20, 6, 6, 2))
+
+
 def _two_by_two_task():
     return tasks.KerasTask(
         two_by_two,
@@ -170,12 +178,23 @@ def _two_by_two_task():
 TASKS = {
     "Quadratic": tasks.Quadratic,
     "Quadratic-many": lambda: tasks.Quadratic(dimensions=3, functions=4),
-    "KerasTask-mlp": lambda: _classification(mlp, _normal(20, 5)),
-    "KerasTask-convnet": lambda: _classification(convnet, _normal(20, 6, 6, 2)),
+    "KerasTask-mlp": _mlp_task,
+    "KerasTask-convnet": _convnet_task,
     "KerasTask-recurrent": lambda: _classification(
         recurrent, np.random.default_rng(0).integers(0, 11, (20, 6))
     ),
     "KerasTask-two-by-two": _two_by_two_task,
+    "RandomScaling": lambda: tasks.RandomScaling(
+        tasks.Quadratic(dimensions=3, dtype="float64")
+    ),
+    "Reparametrization": lambda: tasks.Reparametrization(_convnet_task()),
+    "GradientNoise": lambda: tasks.GradientNoise(_convnet_task()),
+    "RandomBatchSize": lambda: tasks.RandomBatchSize(_two_by_two_task(), 2),
+    "augmented": lambda: tasks.GradientNoise(
+        tasks.RandomScaling(
+            tasks.RandomScaling(tasks.RandomBatchSize(_mlp_task()))
+        )
+    ),
     "digits_mlp": lambda: tasks.digits_mlp(units=4, batch_size=16),
     "mnist_mlp": lambda: tasks.mnist_mlp(units=4, batch_size=16),
 }
