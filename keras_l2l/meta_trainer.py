@@ -8,16 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l import backup, checks
-from keras_l2l.meta_gradient import (
-    MetaGradientEstimator,
-    TruncatedBackpropagation,
-)
-from keras_l2l.meta_loss import TRANSFORMS, MetaLoss
+from keras_l2l import backup, checks, meta_arguments
+from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.outer_loop import OuterLoop
-from keras_l2l.rules.base import UpdateRule
-from keras_l2l.tasks.base import Task, episode_seed
-from keras_l2l.unroll import compile_unroll, start
+from keras_l2l.validation import Best, Validation
 
 _BACKUP_NAME = "backup.npz"
 
@@ -95,44 +89,26 @@ class MetaTrainer(keras.Model):
         name=None,
     ):
         super().__init__(name=name)
-        if not isinstance(rule, UpdateRule):
-            raise TypeError(
-                "Argument `rule` must be a `keras_l2l.rules.UpdateRule`. "
-                f"Received: rule={rule!r}"
-            )
-        checks.positive_integers(unroll=unroll, optimizees=optimizees)
-        horizons = _horizons(horizon, unroll)
-        tasks = _task_list("task", task)
-        if tasks_per_step is not None:
-            checks.positive_integers(tasks_per_step=tasks_per_step)
-            if tasks_per_step > len(tasks):
-                raise ValueError(
-                    "Argument `tasks_per_step` must not exceed the number of "
-                    f"tasks. Received: tasks_per_step={tasks_per_step} and "
-                    f"{len(tasks)} tasks"
-                )
-        if loss_transform not in TRANSFORMS:
-            raise ValueError(
-                f"Argument `loss_transform` must be one of {TRANSFORMS}. "
-                f"Received: loss_transform={loss_transform!r}"
-            )
         estimator = estimator or TruncatedBackpropagation()
-        if not isinstance(estimator, MetaGradientEstimator):
-            raise TypeError(
-                "Argument `estimator` must be a `MetaGradientEstimator`. "
-                f"Received: estimator={estimator!r}"
-            )
-        if not divergence_limit > 1:
-            raise ValueError(
-                "Argument `divergence_limit` must be greater than 1. "
-                f"Received: divergence_limit={divergence_limit}"
-            )
+        tasks = meta_arguments.task_list("task", task)
+        meta_arguments.check(
+            rule,
+            tasks,
+            tasks_per_step,
+            loss_transform,
+            estimator,
+            divergence_limit,
+        )
+        checks.positive_integers(unroll=unroll, optimizees=optimizees)
         if clipnorm is not None:
             checks.positive_numbers(clipnorm=clipnorm)
+        horizons = meta_arguments.horizon_pair(horizon, unroll)
         self.rule = rule
         self.horizon = horizons[1]
         self.seed = seed
-        self._loss_weights = _loss_weights(loss_weights, self.horizon)
+        self._loss_weights = meta_arguments.loss_weight_array(
+            loss_weights, self.horizon
+        )
         self._outer_loop = OuterLoop(
             rule,
             tasks,
@@ -147,8 +123,8 @@ class MetaTrainer(keras.Model):
             clipnorm,
             seed,
         )
-        self._best = _Best()
-        self._validation_functions = _Functions()
+        self._best = Best()
+        self._validation = Validation(rule, loss_transform, seed)
         self.built = True
 
     def compile(self, optimizer="adam", jit_compile=False):
@@ -162,7 +138,12 @@ class MetaTrainer(keras.Model):
                 several times faster from then on. Defaults to `False`.
         """
         super().compile(optimizer=optimizer, jit_compile=jit_compile)
-        self._validation_functions = _Functions()
+        self._validation = Validation(
+            self.rule,
+            self._outer_loop.loss_transform,
+            self.seed,
+            bool(jit_compile),
+        )
         self.optimizer.build(self.rule.trainable_variables)
         self._apply_function = tf.function(self._apply, autograph=False)
 
@@ -224,11 +205,11 @@ class MetaTrainer(keras.Model):
             validation_episodes=validation_episodes,
             validation_freq=validation_freq,
         )
-        _refuse_keras_backup(callbacks)
+        meta_arguments.refuse_keras_backup(callbacks)
         validation_tasks = (
             []
             if validation_task is None
-            else _task_list("validation_task", validation_task)
+            else meta_arguments.task_list("validation_task", validation_task)
         )
         callbacks = keras.callbacks.CallbackList(
             callbacks,
@@ -240,7 +221,7 @@ class MetaTrainer(keras.Model):
             steps=steps_per_epoch,
         )
         self.stop_training = False
-        self._best = _Best()
+        self._best = Best()
         callbacks.on_train_begin()
         first_epoch, path = 0, None
         if backup_dir is not None:
@@ -283,17 +264,8 @@ class MetaTrainer(keras.Model):
         weights = self._loss_weights
         if horizon != self.horizon:
             weights = np.ones(horizon, "float32")
-        seeds = [
-            episode_seed(self.seed, "validation", index)
-            for index in range(episodes)
-        ]
-        losses = [
-            self._validate(task, horizon, seed, weights)
-            for task in _task_list("task", task)
-            for seed in seeds
-        ]
-        mean = float(np.mean(losses))
-        return mean if math.isfinite(mean) else math.inf
+        tasks = meta_arguments.task_list("task", task)
+        return self._validation.meta_loss(tasks, episodes, weights)
 
     def save(self, filepath, overwrite=True, **kwargs):
         """Not for a trainer: raises an error that says what to call."""
@@ -323,20 +295,6 @@ class MetaTrainer(keras.Model):
             }
             callbacks.on_train_batch_end(step, logs)
         return logs
-
-    def _validate(self, task, horizon, seed, weights):
-        """The meta-loss of one whole episode."""
-        if task not in self._validation_functions:
-            self._validation_functions[task] = compile_unroll(
-                self.rule, task, bool(self.jit_compile)
-            )
-        carry = start(self.rule, task, seed)
-        _, trajectory = self._validation_functions[task](carry, horizon)
-        meta_loss = MetaLoss(
-            tf.constant(weights, trajectory.losses.dtype),
-            transform=self._outer_loop.loss_transform,
-        )
-        return float(meta_loss(trajectory.losses))
 
     def _apply(self, gradients):
         self.optimizer.apply(gradients, self.rule.trainable_variables)
@@ -400,71 +358,3 @@ class MetaTrainer(keras.Model):
             ],
             **self._outer_loop.settings(),
         }
-
-
-class _Best:
-    """The lowest validation loss so far and its meta-parameters."""
-
-    def __init__(self):
-        self.loss = math.inf
-        self.weights = None
-
-    def offer(self, loss, weights):
-        if loss < self.loss:
-            self.loss, self.weights = loss, weights
-
-
-class _Functions(dict):
-    """`tf.function`s by task, a dict that Keras does not track."""
-
-
-def _task_list(argument, tasks):
-    tasks = list(tasks) if isinstance(tasks, list | tuple) else [tasks]
-    if not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise TypeError(
-            f"Argument `{argument}` must be a `keras_l2l.tasks.Task` or a "
-            f"list of them. Received: {argument}={tasks!r}"
-        )
-    return tasks
-
-
-def _horizons(horizon, unroll):
-    """The shortest and the longest horizon."""
-    horizons = horizon if isinstance(horizon, list | tuple) else [horizon] * 2
-    if len(horizons) != 2:
-        raise ValueError(
-            "Argument `horizon` must be an integer or a pair of integers. "
-            f"Received: horizon={horizon!r}"
-        )
-    for value in horizons:
-        checks.positive_integers(horizon=value)
-    if any(value % unroll for value in horizons) or horizons[0] > horizons[1]:
-        raise ValueError(
-            "Argument `horizon` must be a multiple of `unroll`, or the "
-            "shortest and the longest such multiple. "
-            f"Received: horizon={horizon}, unroll={unroll}"
-        )
-    return tuple(horizons)
-
-
-def _loss_weights(weights, horizon):
-    if weights is None:
-        return np.ones(horizon, "float32")
-    weights = np.asarray(weights, "float32")
-    if weights.shape != (horizon,) or not np.isfinite(weights).all():
-        raise ValueError(
-            "Argument `loss_weights` must hold one finite float for each of "
-            f"the {horizon} steps of the horizon. "
-            f"Received: loss_weights of shape {weights.shape}"
-        )
-    return weights
-
-
-def _refuse_keras_backup(callbacks):
-    for callback in keras.tree.flatten(callbacks):
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise ValueError(
-                "`keras.callbacks.BackupAndRestore` does not know the "
-                "optimizees in training. Remove it from `callbacks` and pass "
-                f"`fit(backup_dir={str(callback.backup_dir)!r})` instead."
-            )

@@ -2,60 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l.meta_loss import MetaLoss
+from keras_l2l.groups import Group, Place
+from keras_l2l.outer_step import compile_outer_step
 from keras_l2l.side_by_side import SideBySide
 from keras_l2l.tasks.base import episode_seed
-
-
-@dataclasses.dataclass
-class _Place:
-    """Where one optimizee after another is trained.
-
-    Attributes:
-        length: Inner steps of the current episode.
-        position: Inner steps done in this episode.
-        first_loss: The first loss of this episode; NaN until it is known.
-        running: Whether there is an optimizee, in the midst of its episode.
-    """
-
-    length: int
-    position: int = 0
-    first_loss: float = math.nan
-    running: bool = False
-
-
-@dataclasses.dataclass
-class _Group:
-    """Optimizees of one task that are trained side by side.
-
-    Attributes:
-        task_index: Which task the optimizees are of.
-        task: A `Task`; a `SideBySide` if there are several places.
-        places: List of `_Place`.
-        carry: The `Carry` of all of them, or `None` before fresh episodes.
-    """
-
-    task_index: int
-    task: Any
-    places: list[_Place]
-    carry: Any = None
-
-
-class _Outcome(NamedTuple):
-    """What an unroll of a group gave: of each optimizee, and of all."""
-
-    meta_losses: Any
-    gradients: Any
-    carry: Any
-    first_losses: Any
-    diverged: Any
-    contributes: Any
-
 
 # Streams of random numbers of the outer loop itself.
 _LENGTHS, _TASKS = 1, 2
@@ -118,10 +72,10 @@ class OuterLoop:
             for k in range(optimizees)
         ]
         self._groups = [
-            _Group(
+            Group(
                 task_index,
                 SideBySide(task, len(part)) if len(part) > 1 else task,
-                [_Place(int(length)) for length in part],
+                [Place(int(length)) for length in part],
             )
             for task_index, task in enumerate(tasks)
             for part in np.array_split(lengths, self._groups_of(task, lengths))
@@ -154,26 +108,18 @@ class OuterLoop:
             self._start_episodes(group)
             outcome = self._function(group)(
                 group.carry,
-                self._like_losses(group, [p.first_loss for p in group.places]),
-                self._weights(group),
+                group.first_losses(),
+                group.weights(self.loss_weights, self.unroll),
                 tf.constant([self._steps, index]),
             )
             group.carry = outcome.carry
             diverged = np.atleast_1d(outcome.diverged)
-            for place, first_loss, is_lost in zip(
-                group.places, np.atleast_1d(outcome.first_losses), diverged
-            ):
-                place.first_loss = float(first_loss)
-                place.position += self.unroll
-                if is_lost or place.position >= place.length:
-                    place.running = False
+            group.advance(self.unroll, outcome.first_losses, diverged)
             losses += np.atleast_1d(outcome.meta_losses)[~diverged].tolist()
             contributes = np.atleast_1d(outcome.contributes)
             if contributes.any():
                 gradients.append(outcome.gradients)
                 contributors += int(contributes.sum())
-            if not any(place.running for place in group.places):
-                group.carry = None
         self._steps += 1
         mean = [sum(parts) / contributors for parts in zip(*gradients)]
         return losses, mean or None
@@ -224,11 +170,11 @@ class OuterLoop:
         self._steps = document["steps"]
         arrays = iter(arrays)
         for group, places in zip(self._groups, document["groups"]):
-            group.places = [_Place(**place) for place in places]
+            group.places = [Place(**place) for place in places]
             group.carry = None
-            if any(place.running for place in group.places):
+            if group.is_running:
                 like = self.estimator.start(
-                    self.rule, group.task, self._seeds_of(group)
+                    self.rule, group.task, group.like_seeds
                 )
                 group.carry = tf.nest.map_structure(
                     lambda leaf: tf.constant(next(arrays), leaf.dtype), like
@@ -244,29 +190,17 @@ class OuterLoop:
 
     def _start_episodes(self, group):
         """A fresh optimizee wherever there is none."""
-        rows = [i for i, place in enumerate(group.places) if not place.running]
+        rows = group.empty_rows
         if not rows:
             return
         seeds = []
         for row in rows:
             place = group.places[row]
-            if place.position:
-                place.length = self._length()
-            place.position, place.first_loss = 0, math.nan
-            place.running = True
+            length = self._length() if place.position else place.length
+            group.places[row] = Place(length, running=True)
             seeds.append(episode_seed(self.seed, "train", self._episodes))
             self._episodes += 1
-        if len(group.places) == 1:
-            group.carry = self.estimator.start(self.rule, group.task, seeds[0])
-            return
-        task = SideBySide(self.tasks[group.task_index], len(rows))
-        fresh = self.estimator.start(self.rule, task, seeds)
-        if group.carry is None:
-            group.carry = fresh
-        else:
-            group.carry = _with_rows(
-                group.carry, rows, fresh, len(group.places)
-            )
+        group.start(self.estimator, self.rule, rows, seeds)
 
     def _length(self):
         """Inner steps of the next episode: log-uniform, whole unrolls."""
@@ -288,71 +222,15 @@ class OuterLoop:
     def _generator(self, stream, index):
         return np.random.default_rng([self.seed, stream, index])
 
-    def _seeds_of(self, group):
-        return [0] * len(group.places) if len(group.places) > 1 else 0
-
-    def _weights(self, group):
-        """Tensor `[unroll]`, or `[unroll, K]`, of the losses to come."""
-        columns = [
-            self.loss_weights[place.position : place.position + self.unroll]
-            for place in group.places
-        ]
-        return self._like_losses(group, np.transpose(columns))
-
-    @staticmethod
-    def _like_losses(group, values):
-        """The last axis, of optimizees, goes where there is but one."""
-        values = np.asarray(values, "float32")
-        return tf.constant(values if len(group.places) > 1 else values[..., 0])
-
     def _function(self, group):
         key = (group.task_index, len(group.places))
         if key not in self._functions:
-            self._functions[key] = self._unroll_function(group.task)
+            self._functions[key] = compile_outer_step(
+                self.rule,
+                group.task,
+                self.estimator,
+                self.loss_transform,
+                self.divergence_limit,
+                self.clipnorm,
+            )
         return self._functions[key]
-
-    def _unroll_function(self, task):
-        # As in Keras's own training: no conversion of Python control flow.
-        @tf.function(autograph=False)
-        def unroll_once(carry, first_loss, weights, seed):
-            meta_loss = MetaLoss(
-                weights, first_loss, self.loss_transform, self.divergence_limit
-            )
-            losses, gradients, carry = self.estimator(
-                self.rule, task, carry, meta_loss, seed
-            )
-            losses = tf.cast(losses, tf.float32)
-            diverged = meta_loss.has_diverged(losses)
-            usable = tf.reduce_all(
-                [tf.reduce_all(tf.math.is_finite(g)) for g in gradients]
-            )
-            if self.clipnorm is not None:
-                gradients, _ = tf.clip_by_global_norm(gradients, self.clipnorm)
-            contributes = tf.fill(tf.shape(diverged), usable)
-            if not self.estimator.learns_from_divergence:
-                contributes &= ~diverged
-            return _Outcome(
-                meta_losses=meta_loss(losses),
-                gradients=gradients,
-                carry=carry,
-                first_losses=meta_loss.first_loss(losses),
-                diverged=diverged | ~usable,
-                contributes=contributes,
-            )
-
-        return unroll_once
-
-
-def _with_rows(carry, rows, fresh, count):
-    """The carry of `count` optimizees, some replaced by fresh ones."""
-    indices = [[row] for row in rows]
-
-    def put(old, new):
-        updated = tf.tensor_scatter_nd_update(
-            tf.reshape(old, [count, -1]),
-            indices,
-            tf.reshape(new, [len(rows), -1]),
-        )
-        return tf.reshape(updated, old.shape)
-
-    return tf.nest.map_structure(put, carry, fresh)
