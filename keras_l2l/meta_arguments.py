@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_l2l import checks
+from keras_l2l.curriculum import Curriculum, Progress
 from keras_l2l.meta_gradient import MetaGradientEstimator
 from keras_l2l.meta_loss import TRANSFORMS
 from keras_l2l.rules.base import UpdateRule
@@ -72,31 +73,20 @@ def task_list(argument, tasks):
     return tasks
 
 
-def horizon_pair(horizon, unroll):
-    """The shortest and the longest horizon.
+def progress(horizon, unroll):
+    """The horizons of a run.
 
     Args:
-        horizon: Integer or pair of integers, see `MetaTrainer`.
+        horizon: Integer, pair of integers or `Curriculum`, see `MetaTrainer`.
         unroll: Integer.
 
     Returns:
-        Tuple of two integers.
+        A `Progress`.
     """
-    horizons = horizon if isinstance(horizon, list | tuple) else [horizon] * 2
-    if len(horizons) != 2:
-        raise ValueError(
-            "Argument `horizon` must be an integer or a pair of integers. "
-            f"Received: horizon={horizon!r}"
-        )
-    for value in horizons:
-        checks.positive_integers(horizon=value)
-    if any(value % unroll for value in horizons) or horizons[0] > horizons[1]:
-        raise ValueError(
-            "Argument `horizon` must be a multiple of `unroll`, or the "
-            "shortest and the longest such multiple. "
-            f"Received: horizon={horizon}, unroll={unroll}"
-        )
-    return tuple(horizons)
+    if isinstance(horizon, Curriculum):
+        stages = [_pair(length, unroll) for length in horizon.horizons]
+        return Progress(stages, horizon.patience)
+    return Progress([_pair(horizon, unroll)])
 
 
 def loss_weight_array(weights, horizon):
@@ -130,3 +120,22 @@ def refuse_keras_backup(callbacks):
                 "optimizees in training. Remove it from `callbacks` and pass "
                 f"`fit(backup_dir={str(callback.backup_dir)!r})` instead."
             )
+
+
+def _pair(horizon, unroll):
+    """The shortest and the longest horizon."""
+    horizons = horizon if isinstance(horizon, list | tuple) else [horizon] * 2
+    if len(horizons) != 2:
+        raise ValueError(
+            "Argument `horizon` must be an integer, a pair of integers or a "
+            f"`Curriculum`. Received: horizon={horizon!r}"
+        )
+    for value in horizons:
+        checks.positive_integers(horizon=value)
+    if any(value % unroll for value in horizons) or horizons[0] > horizons[1]:
+        raise ValueError(
+            "Argument `horizon` must be a multiple of `unroll`, or the "
+            "shortest and the longest such multiple. "
+            f"Received: horizon={horizon}, unroll={unroll}"
+        )
+    return tuple(horizons)

@@ -35,7 +35,8 @@ class MetaTrainer(keras.Model):
             outer step.
         horizon: Integer, a multiple of `unroll`. Inner steps in an episode.
             Or a pair of them, the shortest and the longest: the lengths are
-            drawn between the two, log-uniformly. Defaults to `100`.
+            drawn between the two, log-uniformly. Or a `Curriculum`, whose
+            horizons grow. Defaults to `100`.
         unroll: Integer. Inner steps in an outer step. Defaults to `20`.
         optimizees: Integer. Optimizees of each task in an outer step; they
             are spread over the horizon, so that each outer step sees early
@@ -102,9 +103,9 @@ class MetaTrainer(keras.Model):
         checks.positive_integers(unroll=unroll, optimizees=optimizees)
         if clipnorm is not None:
             checks.positive_numbers(clipnorm=clipnorm)
-        horizons = meta_arguments.horizon_pair(horizon, unroll)
+        self._progress = meta_arguments.progress(horizon, unroll)
         self.rule = rule
-        self.horizon = horizons[1]
+        self.horizon = self._progress.longest_horizon
         self.seed = seed
         self._loss_weights = meta_arguments.loss_weight_array(
             loss_weights, self.horizon
@@ -112,7 +113,7 @@ class MetaTrainer(keras.Model):
         self._outer_loop = OuterLoop(
             rule,
             tasks,
-            horizons,
+            self._progress.horizons,
             unroll,
             optimizees,
             tasks_per_step,
@@ -180,7 +181,8 @@ class MetaTrainer(keras.Model):
             validation_freq: Integer. Validates each so many epochs.
                 Defaults to `1`.
             validation_horizon: Integer. Inner steps of a validation episode.
-                Defaults to `None`, the longest of training.
+                Defaults to `None`, the longest of training; of a curriculum,
+                the next.
             callbacks: List of `keras.callbacks.Callback`.
             verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
             backup_dir: Directory. After each epoch all that the run needs is
@@ -211,6 +213,16 @@ class MetaTrainer(keras.Model):
             if validation_task is None
             else meta_arguments.task_list("validation_task", validation_task)
         )
+        if self._progress.is_curriculum and not validation_tasks:
+            raise ValueError(
+                "Argument `validation_task` must be a task, by which a "
+                "curriculum goes on. Received: validation_task=None"
+            )
+
+        def validate():
+            horizon = validation_horizon or self._progress.validation_horizon
+            return self.evaluate(validation_tasks, validation_episodes, horizon)
+
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -233,12 +245,21 @@ class MetaTrainer(keras.Model):
                 break
             callbacks.on_epoch_begin(epoch)
             logs = self._run_epoch(steps_per_epoch, callbacks)
-            if validation_tasks and (epoch + 1) % validation_freq == 0:
-                logs["val_loss"] = self.evaluate(
-                    validation_tasks, validation_episodes, validation_horizon
+            if self._progress.is_curriculum:
+                logs["horizon"] = self._progress.horizons[1]
+            is_validated = (
+                validation_tasks and not (epoch + 1) % validation_freq
+            )
+            if is_validated:
+                logs["val_loss"] = validate()
+                improved = self._best.offer(
+                    logs["val_loss"], self.rule.get_weights()
                 )
-                self._best.offer(logs["val_loss"], self.rule.get_weights())
             callbacks.on_epoch_end(epoch, logs)
+            # While all diverge, longer episodes would teach it nothing.
+            is_good = is_validated and self._best.weights is not None
+            if is_good and self._progress.moves_on(improved):
+                self._begin_stage(validate, restore_best)
             if path is not None:
                 self._back_up(path, epoch + 1)
         if restore_best and self._best.weights is not None:
@@ -296,6 +317,14 @@ class MetaTrainer(keras.Model):
             callbacks.on_train_batch_end(step, logs)
         return logs
 
+    def _begin_stage(self, validate, restore_best):
+        """Goes on at the horizon that progress has come to."""
+        if restore_best:
+            self.rule.set_weights(self._best.weights)
+        self._outer_loop.horizons = self._progress.horizons
+        self._best = Best()
+        self._best.offer(validate(), self.rule.get_weights())
+
     def _apply(self, gradients):
         self.optimizer.apply(gradients, self.rule.trainable_variables)
 
@@ -313,6 +342,7 @@ class MetaTrainer(keras.Model):
                 "history": self.history.history,
                 "epochs": self.history.epoch,
                 "best": {"loss": self._best.loss, "arrays": len(best)},
+                "progress": self._progress.state(),
                 "outer_loop": outer,
             },
         )
@@ -339,6 +369,10 @@ class MetaTrainer(keras.Model):
             next(arrays) for _ in range(best["arrays"])
         ] or None
         self._outer_loop.restore(arrays, document["outer_loop"])
+        # Backups of the time before curricula have none.
+        if "progress" in document:
+            self._progress.restore(document["progress"])
+        self._outer_loop.horizons = self._progress.horizons
         # A callback that ended the run has ended it for good.
         self.stop_training = document["stopped"]
         self.history.history = document["history"]
@@ -356,5 +390,6 @@ class MetaTrainer(keras.Model):
                 list(v.shape)
                 for v in self.rule.variables + self.optimizer.variables
             ],
+            "horizon": self._progress.settings(),
             **self._outer_loop.settings(),
         }

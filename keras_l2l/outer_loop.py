@@ -22,7 +22,7 @@ class OuterLoop:
         rule: An `UpdateRule`.
         tasks: List of `Task`.
         horizons: Pair of integers, the shortest and the longest. Inner steps
-            in an episode.
+            in an episode; may be set anew, for the episodes to come.
         unroll: Integer. Inner steps in an outer step.
         optimizees: Integer. Optimizees of each task, which are trained side
             by side as far as the estimator can.
@@ -52,7 +52,7 @@ class OuterLoop:
     ):
         self.rule = rule
         self.tasks = tasks
-        self.shortest_horizon, self.horizon = horizons
+        self.horizons = horizons
         self.unroll = unroll
         self.loss_weights = loss_weights
         self.loss_transform = loss_transform
@@ -66,9 +66,9 @@ class OuterLoop:
         self._optimizees_of_task = optimizees
         # The first episodes have different lengths, so that the optimizees
         # are spread over the horizon from then on.
-        unrolls = self.horizon // unroll
+        unrolls = horizons[1] // unroll
         lengths = [
-            self.horizon - k * unrolls // optimizees * unroll
+            horizons[1] - k * unrolls // optimizees * unroll
             for k in range(optimizees)
         ]
         self._groups = [
@@ -145,7 +145,6 @@ class OuterLoop:
                 [list(spec.shape) for spec in task.parameter_specs]
                 for task in self.tasks
             ],
-            "horizon": [self.shortest_horizon, self.horizon],
             "unroll": self.unroll,
             "optimizees": [len(group.places) for group in self._groups],
             "tasks_per_step": self._tasks_per_step,
@@ -204,11 +203,11 @@ class OuterLoop:
 
     def _length(self):
         """Inner steps of the next episode: log-uniform, whole unrolls."""
-        if self.shortest_horizon == self.horizon:
-            return self.horizon
+        shortest, longest = self.horizons
+        if shortest == longest:
+            return longest
         share = self._generator(_LENGTHS, self._episodes).uniform()
-        ratio = self.shortest_horizon / self.horizon
-        unrolls = self.horizon * ratio**share / self.unroll
+        unrolls = longest * (shortest / longest) ** share / self.unroll
         return max(1, round(unrolls)) * self.unroll
 
     def _tasks_of_step(self):

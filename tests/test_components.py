@@ -41,6 +41,7 @@ ORDER = (
     "groups",
     "outer_step",
     "outer_loop",
+    "curriculum",
     "meta_arguments",
     "validation",
     "backup",
