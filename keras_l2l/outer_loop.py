@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_l2l.groups import Group, Place
+from keras_l2l.meta_gradient import MetaGradientEstimator
 from keras_l2l.outer_step import compile_outer_step
+from keras_l2l.rules.base import UpdateRule
 from keras_l2l.side_by_side import SideBySide
 from keras_l2l.tasks.base import episode_seed
 
@@ -150,14 +152,7 @@ class OuterLoop:
             "tasks_per_step": self._tasks_per_step,
             "loss_weights": self.loss_weights.tolist(),
             "loss_transform": self.loss_transform,
-            "estimator": {
-                "class_name": type(self.estimator).__name__,
-                **{
-                    name: value
-                    for name, value in vars(self.estimator).items()
-                    if isinstance(value, bool | int | float | str)
-                },
-            },
+            "estimator": _described(self.estimator),
             "divergence_limit": self.divergence_limit,
             "clipnorm": self.clipnorm,
             "seed": self.seed,
@@ -233,3 +228,22 @@ class OuterLoop:
                 self.clipnorm,
             )
         return self._functions[key]
+
+
+def _described(value):
+    """An estimator, and what it is made of, as JSON has it."""
+    if isinstance(value, UpdateRule):
+        config = value.get_config()
+        del config["name"]  # Keras counts it up within a process.
+        return config
+    if not isinstance(value, MetaGradientEstimator):
+        return value
+    parts = {
+        name: _described(part)
+        for name, part in vars(value).items()
+        if isinstance(
+            part,
+            bool | int | float | str | MetaGradientEstimator | UpdateRule,
+        )
+    }
+    return {"class_name": type(value).__name__, **parts}

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_l2l import evolution, meta_gradient, rules, tasks
+from keras_l2l import evolution, imitation, meta_gradient, rules, tasks
 
 # Of an exported rule.
 METADATA = {
@@ -225,6 +225,9 @@ ESTIMATORS = {
     ),
     "AntitheticES": lambda: evolution.AntitheticES(jit_compile=False),
     "PersistentES": lambda: evolution.PersistentES(jit_compile=False),
+    "Imitation": lambda: imitation.Imitation(
+        evolution.PersistentES(jit_compile=False), rules.Adam(0.01), rate=1.0
+    ),
     "TruncatedBackpropagation-share": lambda: (
         meta_gradient.TruncatedBackpropagation(coordinate_share=0.5)
     ),
