@@ -45,10 +45,11 @@ class _Antithetic(MetaGradientEstimator):
 
     def _draw(self, rule, seed):
         """A perturbation of each of the meta-parameters."""
+        # Folded in, as a sum would be the seed of a neighbouring group.
         return [
             tf.random.stateless_normal(
                 v.shape,
-                seed + tf.constant([0, index]),
+                tf.random.fold_in(seed, index),
                 0.0,
                 self.stddev,
                 v.dtype,

@@ -8,16 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l import backup, checks
-from keras_l2l.meta_gradient import (
-    MetaGradientEstimator,
-    TruncatedBackpropagation,
-)
-from keras_l2l.meta_loss import TRANSFORMS, MetaLoss
+from keras_l2l import backup, checks, meta_arguments
+from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.outer_loop import OuterLoop
-from keras_l2l.rules.base import UpdateRule
-from keras_l2l.tasks.base import Task, episode_seed
-from keras_l2l.unroll import compile_unroll, start
+from keras_l2l.validation import Best, Validation
 
 _BACKUP_NAME = "backup.npz"
 
@@ -41,7 +35,8 @@ class MetaTrainer(keras.Model):
             outer step.
         horizon: Integer, a multiple of `unroll`. Inner steps in an episode.
             Or a pair of them, the shortest and the longest: the lengths are
-            drawn between the two, log-uniformly. Defaults to `100`.
+            drawn between the two, log-uniformly. Or a `Curriculum`, whose
+            horizons grow. Defaults to `100`.
         unroll: Integer. Inner steps in an outer step. Defaults to `20`.
         optimizees: Integer. Optimizees of each task in an outer step; they
             are spread over the horizon, so that each outer step sees early
@@ -95,48 +90,30 @@ class MetaTrainer(keras.Model):
         name=None,
     ):
         super().__init__(name=name)
-        if not isinstance(rule, UpdateRule):
-            raise TypeError(
-                "Argument `rule` must be a `keras_l2l.rules.UpdateRule`. "
-                f"Received: rule={rule!r}"
-            )
-        checks.positive_integers(unroll=unroll, optimizees=optimizees)
-        horizons = _horizons(horizon, unroll)
-        tasks = _task_list("task", task)
-        if tasks_per_step is not None:
-            checks.positive_integers(tasks_per_step=tasks_per_step)
-            if tasks_per_step > len(tasks):
-                raise ValueError(
-                    "Argument `tasks_per_step` must not exceed the number of "
-                    f"tasks. Received: tasks_per_step={tasks_per_step} and "
-                    f"{len(tasks)} tasks"
-                )
-        if loss_transform not in TRANSFORMS:
-            raise ValueError(
-                f"Argument `loss_transform` must be one of {TRANSFORMS}. "
-                f"Received: loss_transform={loss_transform!r}"
-            )
         estimator = estimator or TruncatedBackpropagation()
-        if not isinstance(estimator, MetaGradientEstimator):
-            raise TypeError(
-                "Argument `estimator` must be a `MetaGradientEstimator`. "
-                f"Received: estimator={estimator!r}"
-            )
-        if not divergence_limit > 1:
-            raise ValueError(
-                "Argument `divergence_limit` must be greater than 1. "
-                f"Received: divergence_limit={divergence_limit}"
-            )
+        tasks = meta_arguments.task_list("task", task)
+        meta_arguments.check(
+            rule,
+            tasks,
+            tasks_per_step,
+            loss_transform,
+            estimator,
+            divergence_limit,
+        )
+        checks.positive_integers(unroll=unroll, optimizees=optimizees)
         if clipnorm is not None:
             checks.positive_numbers(clipnorm=clipnorm)
+        self._progress = meta_arguments.progress(horizon, unroll)
         self.rule = rule
-        self.horizon = horizons[1]
+        self.horizon = self._progress.longest_horizon
         self.seed = seed
-        self._loss_weights = _loss_weights(loss_weights, self.horizon)
+        self._loss_weights = meta_arguments.loss_weight_array(
+            loss_weights, self.horizon
+        )
         self._outer_loop = OuterLoop(
             rule,
             tasks,
-            horizons,
+            self._progress.horizons,
             unroll,
             optimizees,
             tasks_per_step,
@@ -147,8 +124,8 @@ class MetaTrainer(keras.Model):
             clipnorm,
             seed,
         )
-        self._best = _Best()
-        self._validation_functions = _Functions()
+        self._best = Best()
+        self._validation = Validation(rule, loss_transform, seed)
         self.built = True
 
     def compile(self, optimizer="adam", jit_compile=False):
@@ -162,7 +139,12 @@ class MetaTrainer(keras.Model):
                 several times faster from then on. Defaults to `False`.
         """
         super().compile(optimizer=optimizer, jit_compile=jit_compile)
-        self._validation_functions = _Functions()
+        self._validation = Validation(
+            self.rule,
+            self._outer_loop.loss_transform,
+            self.seed,
+            bool(jit_compile),
+        )
         self.optimizer.build(self.rule.trainable_variables)
         self._apply_function = tf.function(self._apply, autograph=False)
 
@@ -199,7 +181,8 @@ class MetaTrainer(keras.Model):
             validation_freq: Integer. Validates each so many epochs.
                 Defaults to `1`.
             validation_horizon: Integer. Inner steps of a validation episode.
-                Defaults to `None`, the longest of training.
+                Defaults to `None`, the longest of training; of a curriculum,
+                the next.
             callbacks: List of `keras.callbacks.Callback`.
             verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
             backup_dir: Directory. After each epoch all that the run needs is
@@ -224,12 +207,22 @@ class MetaTrainer(keras.Model):
             validation_episodes=validation_episodes,
             validation_freq=validation_freq,
         )
-        _refuse_keras_backup(callbacks)
+        meta_arguments.refuse_keras_backup(callbacks)
         validation_tasks = (
             []
             if validation_task is None
-            else _task_list("validation_task", validation_task)
+            else meta_arguments.task_list("validation_task", validation_task)
         )
+        if self._progress.is_curriculum and not validation_tasks:
+            raise ValueError(
+                "Argument `validation_task` must be a task, by which a "
+                "curriculum goes on. Received: validation_task=None"
+            )
+
+        def validate():
+            horizon = validation_horizon or self._progress.validation_horizon
+            return self.evaluate(validation_tasks, validation_episodes, horizon)
+
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -240,7 +233,7 @@ class MetaTrainer(keras.Model):
             steps=steps_per_epoch,
         )
         self.stop_training = False
-        self._best = _Best()
+        self._best = Best()
         callbacks.on_train_begin()
         first_epoch, path = 0, None
         if backup_dir is not None:
@@ -252,12 +245,21 @@ class MetaTrainer(keras.Model):
                 break
             callbacks.on_epoch_begin(epoch)
             logs = self._run_epoch(steps_per_epoch, callbacks)
-            if validation_tasks and (epoch + 1) % validation_freq == 0:
-                logs["val_loss"] = self.evaluate(
-                    validation_tasks, validation_episodes, validation_horizon
+            if self._progress.is_curriculum:
+                logs["horizon"] = self._progress.horizons[1]
+            is_validated = (
+                validation_tasks and not (epoch + 1) % validation_freq
+            )
+            if is_validated:
+                logs["val_loss"] = validate()
+                improved = self._best.offer(
+                    logs["val_loss"], self.rule.get_weights()
                 )
-                self._best.offer(logs["val_loss"], self.rule.get_weights())
             callbacks.on_epoch_end(epoch, logs)
+            # While all diverge, longer episodes would teach it nothing.
+            is_good = is_validated and self._best.weights is not None
+            if is_good and self._progress.moves_on(improved):
+                self._begin_stage(validate, restore_best)
             if path is not None:
                 self._back_up(path, epoch + 1)
         if restore_best and self._best.weights is not None:
@@ -283,17 +285,8 @@ class MetaTrainer(keras.Model):
         weights = self._loss_weights
         if horizon != self.horizon:
             weights = np.ones(horizon, "float32")
-        seeds = [
-            episode_seed(self.seed, "validation", index)
-            for index in range(episodes)
-        ]
-        losses = [
-            self._validate(task, horizon, seed, weights)
-            for task in _task_list("task", task)
-            for seed in seeds
-        ]
-        mean = float(np.mean(losses))
-        return mean if math.isfinite(mean) else math.inf
+        tasks = meta_arguments.task_list("task", task)
+        return self._validation.meta_loss(tasks, episodes, weights)
 
     def save(self, filepath, overwrite=True, **kwargs):
         """Not for a trainer: raises an error that says what to call."""
@@ -324,19 +317,13 @@ class MetaTrainer(keras.Model):
             callbacks.on_train_batch_end(step, logs)
         return logs
 
-    def _validate(self, task, horizon, seed, weights):
-        """The meta-loss of one whole episode."""
-        if task not in self._validation_functions:
-            self._validation_functions[task] = compile_unroll(
-                self.rule, task, bool(self.jit_compile)
-            )
-        carry = start(self.rule, task, seed)
-        _, trajectory = self._validation_functions[task](carry, horizon)
-        meta_loss = MetaLoss(
-            tf.constant(weights, trajectory.losses.dtype),
-            transform=self._outer_loop.loss_transform,
-        )
-        return float(meta_loss(trajectory.losses))
+    def _begin_stage(self, validate, restore_best):
+        """Goes on at the horizon that progress has come to."""
+        if restore_best:
+            self.rule.set_weights(self._best.weights)
+        self._outer_loop.horizons = self._progress.horizons
+        self._best = Best()
+        self._best.offer(validate(), self.rule.get_weights())
 
     def _apply(self, gradients):
         self.optimizer.apply(gradients, self.rule.trainable_variables)
@@ -355,6 +342,7 @@ class MetaTrainer(keras.Model):
                 "history": self.history.history,
                 "epochs": self.history.epoch,
                 "best": {"loss": self._best.loss, "arrays": len(best)},
+                "progress": self._progress.state(),
                 "outer_loop": outer,
             },
         )
@@ -381,6 +369,10 @@ class MetaTrainer(keras.Model):
             next(arrays) for _ in range(best["arrays"])
         ] or None
         self._outer_loop.restore(arrays, document["outer_loop"])
+        # Backups of the time before curricula have none.
+        if "progress" in document:
+            self._progress.restore(document["progress"])
+        self._outer_loop.horizons = self._progress.horizons
         # A callback that ended the run has ended it for good.
         self.stop_training = document["stopped"]
         self.history.history = document["history"]
@@ -398,73 +390,6 @@ class MetaTrainer(keras.Model):
                 list(v.shape)
                 for v in self.rule.variables + self.optimizer.variables
             ],
+            "horizon": self._progress.settings(),
             **self._outer_loop.settings(),
         }
-
-
-class _Best:
-    """The lowest validation loss so far and its meta-parameters."""
-
-    def __init__(self):
-        self.loss = math.inf
-        self.weights = None
-
-    def offer(self, loss, weights):
-        if loss < self.loss:
-            self.loss, self.weights = loss, weights
-
-
-class _Functions(dict):
-    """`tf.function`s by task, a dict that Keras does not track."""
-
-
-def _task_list(argument, tasks):
-    tasks = list(tasks) if isinstance(tasks, list | tuple) else [tasks]
-    if not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise TypeError(
-            f"Argument `{argument}` must be a `keras_l2l.tasks.Task` or a "
-            f"list of them. Received: {argument}={tasks!r}"
-        )
-    return tasks
-
-
-def _horizons(horizon, unroll):
-    """The shortest and the longest horizon."""
-    horizons = horizon if isinstance(horizon, list | tuple) else [horizon] * 2
-    if len(horizons) != 2:
-        raise ValueError(
-            "Argument `horizon` must be an integer or a pair of integers. "
-            f"Received: horizon={horizon!r}"
-        )
-    for value in horizons:
-        checks.positive_integers(horizon=value)
-    if any(value % unroll for value in horizons) or horizons[0] > horizons[1]:
-        raise ValueError(
-            "Argument `horizon` must be a multiple of `unroll`, or the "
-            "shortest and the longest such multiple. "
-            f"Received: horizon={horizon}, unroll={unroll}"
-        )
-    return tuple(horizons)
-
-
-def _loss_weights(weights, horizon):
-    if weights is None:
-        return np.ones(horizon, "float32")
-    weights = np.asarray(weights, "float32")
-    if weights.shape != (horizon,) or not np.isfinite(weights).all():
-        raise ValueError(
-            "Argument `loss_weights` must hold one finite float for each of "
-            f"the {horizon} steps of the horizon. "
-            f"Received: loss_weights of shape {weights.shape}"
-        )
-    return weights
-
-
-def _refuse_keras_backup(callbacks):
-    for callback in keras.tree.flatten(callbacks):
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise ValueError(
-                "`keras.callbacks.BackupAndRestore` does not know the "
-                "optimizees in training. Remove it from `callbacks` and pass "
-                f"`fit(backup_dir={str(callback.backup_dir)!r})` instead."
-            )

@@ -1,62 +1,17 @@
 """The outer loop's state: optimizees in training, one unroll at a time."""
 
 import dataclasses
-import functools
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l.meta_loss import MetaLoss
+from keras_l2l.groups import Group, Place
+from keras_l2l.meta_gradient import MetaGradientEstimator
+from keras_l2l.outer_step import compile_outer_step
+from keras_l2l.rules.base import UpdateRule
 from keras_l2l.side_by_side import SideBySide
 from keras_l2l.tasks.base import episode_seed
-
-
-@dataclasses.dataclass
-class _Place:
-    """Where one optimizee after another is trained.
-
-    Attributes:
-        length: Inner steps of the current episode.
-        position: Inner steps done in this episode.
-        first_loss: The first loss of this episode; NaN until it is known.
-        running: Whether there is an optimizee, in the midst of its episode.
-    """
-
-    length: int
-    position: int = 0
-    first_loss: float = math.nan
-    running: bool = False
-
-
-@dataclasses.dataclass
-class _Group:
-    """Optimizees of one task that are trained side by side.
-
-    Attributes:
-        task_index: Which task the optimizees are of.
-        task: A `Task`; a `SideBySide` if there are several places.
-        places: List of `_Place`.
-        carry: The `Carry` of all of them, or `None` before fresh episodes.
-    """
-
-    task_index: int
-    task: Any
-    places: list[_Place]
-    carry: Any = None
-
-
-class _Outcome(NamedTuple):
-    """What an unroll of a group gave: of each optimizee, and of all."""
-
-    meta_losses: Any
-    gradients: Any
-    carry: Any
-    first_losses: Any
-    diverged: Any
-    contributes: Any
-
 
 # Streams of random numbers of the outer loop itself.
 _LENGTHS, _TASKS = 1, 2
@@ -69,7 +24,7 @@ class OuterLoop:
         rule: An `UpdateRule`.
         tasks: List of `Task`.
         horizons: Pair of integers, the shortest and the longest. Inner steps
-            in an episode.
+            in an episode; may be set anew, for the episodes to come.
         unroll: Integer. Inner steps in an outer step.
         optimizees: Integer. Optimizees of each task, which are trained side
             by side as far as the estimator can.
@@ -99,7 +54,7 @@ class OuterLoop:
     ):
         self.rule = rule
         self.tasks = tasks
-        self.shortest_horizon, self.horizon = horizons
+        self.horizons = horizons
         self.unroll = unroll
         self.loss_weights = loss_weights
         self.loss_transform = loss_transform
@@ -113,16 +68,16 @@ class OuterLoop:
         self._optimizees_of_task = optimizees
         # The first episodes have different lengths, so that the optimizees
         # are spread over the horizon from then on.
-        unrolls = self.horizon // unroll
+        unrolls = horizons[1] // unroll
         lengths = [
-            self.horizon - k * unrolls // optimizees * unroll
+            horizons[1] - k * unrolls // optimizees * unroll
             for k in range(optimizees)
         ]
         self._groups = [
-            _Group(
+            Group(
                 task_index,
                 SideBySide(task, len(part)) if len(part) > 1 else task,
-                [_Place(int(length)) for length in part],
+                [Place(int(length)) for length in part],
             )
             for task_index, task in enumerate(tasks)
             for part in np.array_split(lengths, self._groups_of(task, lengths))
@@ -155,26 +110,18 @@ class OuterLoop:
             self._start_episodes(group)
             outcome = self._function(group)(
                 group.carry,
-                self._like_losses(group, [p.first_loss for p in group.places]),
-                self._weights(group),
+                group.first_losses(),
+                group.weights(self.loss_weights, self.unroll),
                 tf.constant([self._steps, index]),
             )
             group.carry = outcome.carry
             diverged = np.atleast_1d(outcome.diverged)
-            for place, first_loss, is_lost in zip(
-                group.places, np.atleast_1d(outcome.first_losses), diverged
-            ):
-                place.first_loss = float(first_loss)
-                place.position += self.unroll
-                if is_lost or place.position >= place.length:
-                    place.running = False
+            group.advance(self.unroll, outcome.first_losses, diverged)
             losses += np.atleast_1d(outcome.meta_losses)[~diverged].tolist()
             contributes = np.atleast_1d(outcome.contributes)
             if contributes.any():
                 gradients.append(outcome.gradients)
                 contributors += int(contributes.sum())
-            if not any(place.running for place in group.places):
-                group.carry = None
         self._steps += 1
         mean = [sum(parts) / contributors for parts in zip(*gradients)]
         return losses, mean or None
@@ -200,20 +147,12 @@ class OuterLoop:
                 [list(spec.shape) for spec in task.parameter_specs]
                 for task in self.tasks
             ],
-            "horizon": [self.shortest_horizon, self.horizon],
             "unroll": self.unroll,
             "optimizees": [len(group.places) for group in self._groups],
             "tasks_per_step": self._tasks_per_step,
             "loss_weights": self.loss_weights.tolist(),
             "loss_transform": self.loss_transform,
-            "estimator": {
-                "class_name": type(self.estimator).__name__,
-                **{
-                    name: value
-                    for name, value in vars(self.estimator).items()
-                    if isinstance(value, bool | int | float | str)
-                },
-            },
+            "estimator": _described(self.estimator),
             "divergence_limit": self.divergence_limit,
             "clipnorm": self.clipnorm,
             "seed": self.seed,
@@ -225,11 +164,11 @@ class OuterLoop:
         self._steps = document["steps"]
         arrays = iter(arrays)
         for group, places in zip(self._groups, document["groups"]):
-            group.places = [_Place(**place) for place in places]
+            group.places = [Place(**place) for place in places]
             group.carry = None
-            if any(place.running for place in group.places):
+            if group.is_running:
                 like = self.estimator.start(
-                    self.rule, group.task, self._seeds_of(group)
+                    self.rule, group.task, group.like_seeds
                 )
                 group.carry = tf.nest.map_structure(
                     lambda leaf: tf.constant(next(arrays), leaf.dtype), like
@@ -245,37 +184,25 @@ class OuterLoop:
 
     def _start_episodes(self, group):
         """A fresh optimizee wherever there is none."""
-        rows = [i for i, place in enumerate(group.places) if not place.running]
+        rows = group.empty_rows
         if not rows:
             return
         seeds = []
         for row in rows:
             place = group.places[row]
-            if place.position:
-                place.length = self._length()
-            place.position, place.first_loss = 0, math.nan
-            place.running = True
+            length = self._length() if place.position else place.length
+            group.places[row] = Place(length, running=True)
             seeds.append(episode_seed(self.seed, "train", self._episodes))
             self._episodes += 1
-        if len(group.places) == 1:
-            group.carry = self.estimator.start(self.rule, group.task, seeds[0])
-            return
-        task = SideBySide(self.tasks[group.task_index], len(rows))
-        fresh = self.estimator.start(self.rule, task, seeds)
-        if group.carry is None:
-            group.carry = fresh
-        else:
-            group.carry = _with_rows(
-                group.carry, rows, fresh, len(group.places)
-            )
+        group.start(self.estimator, self.rule, rows, seeds)
 
     def _length(self):
         """Inner steps of the next episode: log-uniform, whole unrolls."""
-        if self.shortest_horizon == self.horizon:
-            return self.horizon
+        shortest, longest = self.horizons
+        if shortest == longest:
+            return longest
         share = self._generator(_LENGTHS, self._episodes).uniform()
-        ratio = self.shortest_horizon / self.horizon
-        unrolls = self.horizon * ratio**share / self.unroll
+        unrolls = longest * (shortest / longest) ** share / self.unroll
         return max(1, round(unrolls)) * self.unroll
 
     def _tasks_of_step(self):
@@ -289,73 +216,34 @@ class OuterLoop:
     def _generator(self, stream, index):
         return np.random.default_rng([self.seed, stream, index])
 
-    def _seeds_of(self, group):
-        return [0] * len(group.places) if len(group.places) > 1 else 0
-
-    def _weights(self, group):
-        """Tensor `[unroll]`, or `[unroll, K]`, of the losses to come."""
-        columns = [
-            self.loss_weights[place.position : place.position + self.unroll]
-            for place in group.places
-        ]
-        return self._like_losses(group, np.transpose(columns))
-
-    @staticmethod
-    def _like_losses(group, values):
-        """The last axis, of optimizees, goes where there is but one."""
-        values = np.asarray(values, "float32")
-        return tf.constant(values if len(group.places) > 1 else values[..., 0])
-
     def _function(self, group):
         key = (group.task_index, len(group.places))
         if key not in self._functions:
-            # As in Keras's own training: no conversion of Python control flow.
-            # Partial, or TensorFlow would add up the traces of all groups and
-            # warn of too many.
-            self._functions[key] = tf.function(
-                functools.partial(self._unroll_once, group.task),
-                autograph=False,
+            self._functions[key] = compile_outer_step(
+                self.rule,
+                group.task,
+                self.estimator,
+                self.loss_transform,
+                self.divergence_limit,
+                self.clipnorm,
             )
         return self._functions[key]
 
-    def _unroll_once(self, task, carry, first_loss, weights, seed):
-        """One unroll of a group, and the meta-gradient."""
-        meta_loss = MetaLoss(
-            weights, first_loss, self.loss_transform, self.divergence_limit
-        )
-        losses, gradients, carry = self.estimator(
-            self.rule, task, carry, meta_loss, seed
-        )
-        losses = tf.cast(losses, tf.float32)
-        diverged = meta_loss.has_diverged(losses)
-        usable = tf.reduce_all(
-            [tf.reduce_all(tf.math.is_finite(g)) for g in gradients]
-        )
-        if self.clipnorm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clipnorm)
-        contributes = tf.fill(tf.shape(diverged), usable)
-        if not self.estimator.learns_from_divergence:
-            contributes &= ~diverged
-        return _Outcome(
-            meta_losses=meta_loss(losses),
-            gradients=gradients,
-            carry=carry,
-            first_losses=meta_loss.first_loss(losses),
-            diverged=diverged | ~usable,
-            contributes=contributes,
-        )
 
-
-def _with_rows(carry, rows, fresh, count):
-    """The carry of `count` optimizees, some replaced by fresh ones."""
-    indices = [[row] for row in rows]
-
-    def put(old, new):
-        updated = tf.tensor_scatter_nd_update(
-            tf.reshape(old, [count, -1]),
-            indices,
-            tf.reshape(new, [len(rows), -1]),
+def _described(value):
+    """An estimator, and what it is made of, as JSON has it."""
+    if isinstance(value, UpdateRule):
+        config = value.get_config()
+        del config["name"]  # Keras counts it up within a process.
+        return config
+    if not isinstance(value, MetaGradientEstimator):
+        return value
+    parts = {
+        name: _described(part)
+        for name, part in vars(value).items()
+        if isinstance(
+            part,
+            bool | int | float | str | MetaGradientEstimator | UpdateRule,
         )
-        return tf.reshape(updated, old.shape)
-
-    return tf.nest.map_structure(put, carry, fresh)
+    }
+    return {"class_name": type(value).__name__, **parts}

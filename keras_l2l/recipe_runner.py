@@ -1,6 +1,7 @@
 """How a recipe is carried out: meta-training, export, scores."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 
@@ -98,7 +99,10 @@ def score(rule, recipe, seeds=_SCORE_SEEDS):
         dict from the steps (as strings) to a list with the loss on the test
         data for each seed.
     """
-    task = _make(recipe.score_task, recipe.score_arguments) or make_task(recipe)
+    name, arguments = recipe.score_task, recipe.score_arguments
+    if name is None:
+        name, arguments = recipe.task, recipe.task_arguments
+    task = _make(name, arguments)
     episodes = [
         episode_seed(recipe.seed, "test", index) for index in range(seeds)
     ]
@@ -116,7 +120,7 @@ def score(rule, recipe, seeds=_SCORE_SEEDS):
 
 
 def make_task(recipe):
-    """The task of a recipe.
+    """The task that a recipe trains on, augmented.
 
     Args:
         recipe: A `Recipe`.
@@ -124,12 +128,23 @@ def make_task(recipe):
     Returns:
         A `Task`, or a list of them.
     """
-    return _make(recipe.task, recipe.task_arguments)
+    made = _make(recipe.task, recipe.task_arguments)
+    for name, arguments in recipe.augmentations.items():
+        augment = functools.partial(getattr(tasks, name), **arguments)
+        is_list = isinstance(made, list)
+        made = [augment(task) for task in made] if is_list else augment(made)
+    return made
 
 
-def _make(name, arguments):
-    """What a function or class of `keras_l2l.tasks` makes; `None` of `None`."""
-    return None if name is None else getattr(tasks, name)(**arguments)
+def _make(names, arguments):
+    """What functions or classes of `keras_l2l.tasks` make; `None` of `None`."""
+    if names is None:
+        return None
+    if isinstance(names, str):
+        return getattr(tasks, names)(**arguments)
+    made = [_make(*pair) for pair in zip(names, arguments, strict=True)]
+    # Some make lists of tasks themselves.
+    return keras.tree.flatten(made)
 
 
 def _changed(recipe, epochs, steps_per_epoch, seed):

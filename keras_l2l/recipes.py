@@ -4,6 +4,8 @@ import dataclasses
 import difflib
 from typing import Any
 
+Arguments = dict[str, Any] | tuple[dict[str, Any], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -68,20 +70,25 @@ class Recipe:
         description: String, one sentence.
         rule: String, the name of a class of `keras_l2l.rules`.
         rule_arguments: Dict, its arguments.
-        task: String, the name of a function or class of `keras_l2l.tasks`.
-        task_arguments: Dict, its arguments.
+        task: String, the name of a function or class of `keras_l2l.tasks`; or
+            a tuple of them, all of whose tasks are trained on.
+        task_arguments: Dict, its arguments; or a tuple of them.
+        augmentations: Dict from names of augmentations of `keras_l2l.tasks` to
+            dicts, their arguments. Each training task is put into the first,
+            that into the next.
         horizon: Integer or pair of integers, see `MetaTrainer`.
         stages: Tuple of `Stage`s. Each starts with the meta-parameters with
             which the one before ended.
         global_clipnorm: Float. Largest norm of a mean meta-gradient.
-        validation_task: String, as `task`; `None` has fresh optimizees of the
-            task itself.
-        validation_arguments: Dict, its arguments.
+        validation_task: As `task`; `None` has fresh optimizees of the training
+            tasks.
+        validation_arguments: As `task_arguments`.
         validation_horizon: Integer or `None`, see `MetaTrainer.fit`.
         validation_episodes: Integer.
         jit_compile: Boolean, see `MetaTrainer.compile`.
         seed: Integer. Of the rule's initialisation and of all episodes.
-        score_task: String, as `task`; `None` has the task itself.
+        score_task: String, as `task`; `None` has the task itself, without
+            its augmentations.
         score_arguments: Dict, its arguments.
         score_steps: Tuple of integers. The inner steps after which the
             loss on the task's test data is a score.
@@ -90,16 +97,17 @@ class Recipe:
     name: str
     description: str
     rule: str
-    task: str
+    task: str | tuple[str, ...]
     rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
-    task_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    task_arguments: Arguments = dataclasses.field(default_factory=dict)
+    augmentations: dict[str, dict[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
     stages: tuple[Stage, ...] = (Stage(),)
     horizon: int | tuple[int, int] = 100
     global_clipnorm: float = 1.0
-    validation_task: str | None = None
-    validation_arguments: dict[str, Any] = dataclasses.field(
-        default_factory=dict
-    )
+    validation_task: str | tuple[str, ...] | None = None
+    validation_arguments: Arguments = dataclasses.field(default_factory=dict)
     validation_horizon: int | None = None
     validation_episodes: int = 8
     jit_compile: bool = False
@@ -229,6 +237,57 @@ _RECIPES = {
                     beta_2=0.99,
                     decay_epochs=40,
                     final_rate=0.1,
+                    validation_freq=2,
+                ),
+            ),
+        ),
+        Recipe(
+            name="rnnprop",
+            description=(
+                "RNNprop of Lv et al. (2017), trained with random scaling on "
+                "small networks of digits and on a convex companion."
+            ),
+            rule="RNNprop",
+            task=(*("digits_mlp",) * 4, "Quadratic"),
+            task_arguments=(
+                {"activation": "sigmoid", "stddev": None},
+                {"activation": "relu", "stddev": None},
+                {"activation": "tanh", "depth": 2, "stddev": None},
+                {"activation": "elu", "depth": 2, "stddev": None},
+                {"dimensions": 20},
+            ),
+            augmentations={"RandomScaling": {"spread": 3.0}},
+            validation_task=("digits_mlp", "digits_mlp", "Quadratic"),
+            validation_arguments=(
+                {
+                    "units": 32,
+                    "depth": 2,
+                    "activation": "silu",
+                    "stddev": None,
+                },
+                {"units": 32, "activation": "relu"},
+                {"dimensions": 10},
+            ),
+            validation_horizon=1000,
+            validation_episodes=2,
+            score_task="mnist_mlp",
+            score_arguments={
+                "depth": 2,
+                "activation": "relu",
+                "stddev": None,
+            },
+            score_steps=(10, 100, 1000),
+            jit_compile=True,
+            stages=(
+                Stage(
+                    optimizees=1,
+                    loss_transform="log",
+                    coordinate_share=0.25,
+                    epochs=40,
+                    steps_per_epoch=200,
+                    beta_2=0.99,
+                    decay_epochs=40,
+                    final_rate=0.05,
                     validation_freq=2,
                 ),
             ),

@@ -59,7 +59,7 @@ def start(rule, task, seed):
         A `Carry`.
     """
     parameters, model_state = task.initial_parameters(seed)
-    parameters = _pack(rule, task, parameters)
+    parameters = pack(rule, task, parameters)
     return Carry(
         parameters=parameters,
         model_state=list(model_state),
@@ -235,7 +235,17 @@ def unpack(rule, task, parameters):
     return [tf.reshape(p, s.shape) for p, s in zip(parts, specs)]
 
 
-def _pack(rule, task, parameters):
+def pack(rule, task, parameters):
+    """The inverse of `unpack`.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`.
+        parameters: List of tensors, as from `task.initial_parameters`.
+
+    Returns:
+        List of tensors, as in a `Carry`.
+    """
     if not is_packed(rule, task):
         return list(parameters)
     rows = [tf.reshape(p, [_count(task), -1]) for p in parameters]

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_l2l import evolution, meta_gradient, rules, tasks
+from keras_l2l import evolution, imitation, meta_gradient, rules, tasks
 
 # Of an exported rule.
 METADATA = {
@@ -153,6 +153,14 @@ def _normal(*shape):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
+def _mlp_task():
+    return _classification(mlp, _normal(20, 5))
+
+
+def _convnet_task():
+    return _classification(convnet, _normal(20, 6, 6, 2))
+
+
 def _two_by_two_task():
     return tasks.KerasTask(
         two_by_two,
@@ -176,12 +184,23 @@ def _two_by_two_task():
 TASKS = {
     "Quadratic": tasks.Quadratic,
     "Quadratic-many": lambda: tasks.Quadratic(dimensions=3, functions=4),
-    "KerasTask-mlp": lambda: _classification(mlp, _normal(20, 5)),
-    "KerasTask-convnet": lambda: _classification(convnet, _normal(20, 6, 6, 2)),
+    "KerasTask-mlp": _mlp_task,
+    "KerasTask-convnet": _convnet_task,
     "KerasTask-recurrent": lambda: _classification(
         recurrent, np.random.default_rng(0).integers(0, 11, (20, 6))
     ),
     "KerasTask-two-by-two": _two_by_two_task,
+    "RandomScaling": lambda: tasks.RandomScaling(
+        tasks.Quadratic(dimensions=3, dtype="float64")
+    ),
+    "Reparametrization": lambda: tasks.Reparametrization(_convnet_task()),
+    "GradientNoise": lambda: tasks.GradientNoise(_convnet_task()),
+    "RandomBatchSize": lambda: tasks.RandomBatchSize(_two_by_two_task(), 2),
+    "augmented": lambda: tasks.GradientNoise(
+        tasks.RandomScaling(
+            tasks.RandomScaling(tasks.RandomBatchSize(_mlp_task()))
+        )
+    ),
     "digits_mlp": lambda: tasks.digits_mlp(units=4, batch_size=16),
     "mnist_mlp": lambda: tasks.mnist_mlp(units=4, batch_size=16),
 }
@@ -212,6 +231,9 @@ ESTIMATORS = {
     ),
     "AntitheticES": lambda: evolution.AntitheticES(jit_compile=False),
     "PersistentES": lambda: evolution.PersistentES(jit_compile=False),
+    "Imitation": lambda: imitation.Imitation(
+        evolution.PersistentES(jit_compile=False), rules.Adam(0.01), rate=1.0
+    ),
     "TruncatedBackpropagation-share": lambda: (
         meta_gradient.TruncatedBackpropagation(coordinate_share=0.5)
     ),

@@ -8,7 +8,7 @@ import types
 import pytest
 
 import keras_l2l
-from keras_l2l import evolution, meta_gradient, rules, tasks
+from keras_l2l import evolution, imitation, meta_gradient, rules, tasks
 from tests import components
 
 PACKAGE = pathlib.Path(keras_l2l.__file__).parent
@@ -39,7 +39,13 @@ ORDER = (
     "second_derivatives",
     "meta_gradient",
     "evolution",
+    "imitation",
+    "groups",
+    "outer_step",
     "outer_loop",
+    "curriculum",
+    "meta_arguments",
+    "validation",
     "backup",
     "meta_trainer",
     "sweep",
@@ -74,7 +80,9 @@ def _public_classes(module, base):
         (rules, rules.UpdateRule, components.RULES),
         (tasks, tasks.Task, components.TASKS),
         (
-            types.SimpleNamespace(**{**vars(meta_gradient), **vars(evolution)}),
+            types.SimpleNamespace(
+                **vars(meta_gradient) | vars(evolution) | vars(imitation)
+            ),
             meta_gradient.MetaGradientEstimator,
             components.ESTIMATORS,
         ),

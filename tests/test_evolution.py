@@ -74,6 +74,20 @@ def test_antithetic_es_sees_one_unroll():
     assert error < 0.1 * abs(expected)
 
 
+def test_no_two_perturbations_share_a_number():
+    """Of any variables, in any groups of an outer step, in any steps."""
+    rule = rules.RNNprop(units=2)  # with variables of the same shape
+    seeds = [[step, group] for step in range(3) for group in range(3)]
+    numbers = np.concatenate(
+        [
+            np.ravel(perturbation)
+            for seed in seeds
+            for perturbation in PersistentES()._draw(rule, tf.constant(seed))
+        ]
+    )
+    assert len(np.unique(numbers)) == len(numbers)
+
+
 def test_xla_gives_the_same_estimate():
     task, rule = _task_and_rule()
     gradients = []

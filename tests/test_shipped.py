@@ -79,6 +79,27 @@ def test_recipes_are_plain_data():
         recipes.get("lstm-digit")
 
 
+def test_a_recipe_names_tasks_and_augmentations():
+    recipe = dataclasses.replace(
+        recipes.get("lstm-digits"),
+        task=("Quadratic", "digits_mlp"),
+        task_arguments=({"dimensions": 3}, {"units": 4}),
+        augmentations={
+            "RandomBatchSize": {"low": 8},
+            "RandomScaling": {"spread": 2.0},
+        },
+    )
+    with pytest.raises(ValueError, match="common first axis"):
+        recipe_runner.make_task(recipe)
+    recipe.augmentations.pop("RandomBatchSize")
+    first, second = recipe_runner.make_task(recipe)
+    assert (first.spread, second.spread) == (2.0, 2.0)
+    assert first.task.dimensions == 3
+    assert second.task.name == "digits-mlp-4x1-sigmoid"
+    alone = dataclasses.replace(recipe, task="Quadratic", task_arguments={})
+    assert isinstance(recipe_runner.make_task(alone), tasks.RandomScaling)
+
+
 def test_a_recipe_runs_resumes_and_scores(tmp_path):
     recipe = dataclasses.replace(
         recipes.get("lstm-digits"),

@@ -1,5 +1,11 @@
 """Tasks: distributions of optimizees with their data."""
 
+from keras_l2l.tasks.augmentation import (
+    GradientNoise,
+    RandomBatchSize,
+    RandomScaling,
+    Reparametrization,
+)
 from keras_l2l.tasks.base import Task
 from keras_l2l.tasks.image import digits_mlp, mnist_mlp
 from keras_l2l.tasks.keras_model import KerasTask
@@ -7,8 +13,12 @@ from keras_l2l.tasks.mixture import mixture
 from keras_l2l.tasks.quadratic import Quadratic
 
 __all__ = [
+    "GradientNoise",
     "KerasTask",
     "Quadratic",
+    "RandomBatchSize",
+    "RandomScaling",
+    "Reparametrization",
     "Task",
     "digits_mlp",
     "mixture",
