@@ -58,6 +58,9 @@ RULES = {
     "CoordinatewiseLSTM-p5": lambda: rules.CoordinatewiseLSTM(
         units=5, layers=3, p=5.0, seed=1
     ),
+    "CoordinatewiseLSTM-averaging": lambda: rules.CoordinatewiseLSTM(
+        units=4, averaging_cells=2, seed=1
+    ),
     "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
     "Hierarchical": lambda: _with_random_meta_parameters(
         rules.Hierarchical(units=4, coordinate_units=3, seed=1)

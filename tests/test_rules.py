@@ -74,7 +74,9 @@ def test_one_bad_coordinate_touches_no_other(rule):
     state = rule.initial_state(parameters)
     expected, _ = rule(good, parameters, state)
     received, _ = rule(bad, parameters, state)
-    np.testing.assert_array_equal(received[0], expected[0])
+    assert all(np.isfinite(update).all() for update in received)
+    if rule.independent != "nothing":
+        np.testing.assert_array_equal(received[0], expected[0])
     if rule.independent == "coordinates":
         np.testing.assert_array_equal(received[1][1:], expected[1][1:])
 
@@ -141,8 +143,10 @@ def test_every_meta_parameter_gets_a_gradient(rule):
         assert np.abs(gradient).max() > 0
 
 
-def test_a_list_equals_its_independent_parts(rule):
-    if rule.independent == "coordinates":
+def test_a_list_equals_its_parts(rule):
+    # To one whose coordinates share something the parameters are a vector,
+    # too, however it is cut.
+    if isinstance(rule, rules.CoordinatewiseRule):
         _equals_its_concatenation(rule)
     else:
         assert rule.independent == "tensors"
