@@ -67,7 +67,10 @@ def test_equals_an_outer_tape(task_name, rule_name):
     assert _relative_difference(estimate.gradients, expected) < 1e-5
 
 
-@pytest.mark.parametrize("rule_name", ["CoordinatewiseLSTM-averaging"])
+@pytest.mark.parametrize(
+    "rule_name",
+    ["CoordinatewiseLSTM-averaging", "NTMBFGS", "NTMBFGS-low-rank"],
+)
 def test_of_rules_that_share_something(rule_name):
     """One pass over all coordinates, and never a share of them."""
     test_equals_an_outer_tape("KerasTask-mlp", rule_name)

@@ -11,9 +11,11 @@ from keras_l2l.rules.hand_designed import (
 )
 from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
+from keras_l2l.rules.memory import NTMBFGS
 from keras_l2l.rules.rnnprop import RNNprop
 
 __all__ = [
+    "NTMBFGS",
     "SGD",
     "Adam",
     "AdamW",
