@@ -73,6 +73,13 @@ RULES = {
         seed=1,
     ),
     "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
+    "Grouped": lambda: rules.Grouped(
+        {
+            "matrices": rules.CoordinatewiseLSTM(units=3, seed=1),
+            "others": rules.RNNprop(units=3, seed=2),
+        },
+        ranks={"matrices": 2},
+    ),
     "Hierarchical": lambda: _with_random_meta_parameters(
         rules.Hierarchical(units=4, coordinate_units=3, seed=1)
     ),

@@ -1,6 +1,7 @@
 """Update rules."""
 
 from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
+from keras_l2l.rules.grouped import Grouped
 from keras_l2l.rules.hand_designed import (
     SGD,
     Adam,
@@ -21,6 +22,7 @@ __all__ = [
     "AdamW",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
+    "Grouped",
     "Hierarchical",
     "Momentum",
     "Nadam",
