@@ -44,6 +44,7 @@ ORDER = (
     "sweep",
     "comparison",
     "evaluation",
+    "proposals",
     "benchmark",
     "benchmark_summary",
     "plotting",
