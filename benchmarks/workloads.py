@@ -61,7 +61,7 @@ class PlainLSTM(rules.CoordinatewiseLSTM):
 
     def update_coordinates(self, gradient, parameter, state, shared):
         output, next_state = features.log_and_sign(gradient, self.p), {}
-        layers = zip(self._kernels, self._biases)
+        layers = zip(self._stack.kernels, self._stack.biases)
         for layer, (kernel, bias) in enumerate(layers):
             hidden, cell = (
                 state[f"{part}_{layer}"] for part in ("hidden", "cell")

@@ -3,8 +3,6 @@
 import abc
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from keras_l2l import checks
 from keras_l2l.recording import count_bytes
 from keras_l2l.second_derivatives import backpropagate
@@ -13,7 +11,7 @@ from keras_l2l.through_updates import (
     gradient_in_two_passes,
     recorded_bytes,
 )
-from keras_l2l.unroll import is_packed, start
+from keras_l2l.unroll import is_packed, is_stackable, start
 
 # Recorded bytes for which optimizees are put side by side. More would pay a
 # few calls less and then wait for the processor's memory.
@@ -152,7 +150,9 @@ class TruncatedBackpropagation(MetaGradientEstimator):
 
     def capacity(self, rule, task, steps):
         # Rules of other kinds would need a state for each optimizee.
-        if self.second_derivatives or not _is_stackable(rule, task):
+        if self.second_derivatives:
+            return 1
+        if not (is_stackable(rule) and is_packed(rule, task)):
             return 1
         room = min(self.memory_budget, _NEAR_MEMORY)
         room //= recorded_bytes(rule, steps) * self.coordinate_share
@@ -178,12 +178,6 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         if rule.independent == "nothing" or size <= self.memory_budget:
             return Estimate(*gradient_in_one_pass(*arguments))
         return Estimate(*gradient_in_two_passes(*arguments, self.memory_budget))
-
-
-def _is_stackable(rule, task):
-    """Whether optimizees side by side are just more coordinates."""
-    shared = rule.initial_state([tf.zeros([1])]).shared
-    return is_packed(rule, task) and not tf.nest.flatten(shared)
 
 
 def _coordinates(task):

@@ -1,4 +1,4 @@
-"""Plots of learning curves."""
+"""Plots of learning curves and of proposed updates."""
 
 import itertools
 from typing import Any
@@ -20,6 +20,7 @@ _BASELINES: tuple[dict[str, Any], ...] = (
     {"color": "#000000", "linestyle": (0, (1, 3))},
 )
 _PANEL_SIZE = (6.4, 4.4)  # inches
+_SMALL_PANEL_SIZE = (2.6, 2.2)
 _DPI = 150
 
 
@@ -60,6 +61,54 @@ def plot_learning_curves(comparison, path=None):
     if runs > 1:
         title += f": mean of {runs} runs, ± 1 standard error shaded"
     figure.suptitle(title, fontsize="medium")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def plot_proposed_updates(proposals, path=None):
+    """Draws the update that each rule proposes against the gradient.
+
+    A row of panels for each coordinate, a column for each step. A thin line
+    marks the gradient that training had there.
+
+    Args:
+        proposals: A `keras_l2l.proposals.Proposals`.
+        path: String or path of the file to write; its ending gives the
+            format. Defaults to `None`, no file.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    rows, columns = proposals.seen.shape
+    width, height = _SMALL_PANEL_SIZE
+    figure = Figure(
+        figsize=(width * columns, height * rows),
+        dpi=_DPI,
+        layout="constrained",
+    )
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex="row", sharey="row"
+    )
+    styles = styles_of(proposals.rules, proposals.rules[0])
+    for (row, column), panel in np.ndenumerate(axes):
+        for style, name, updates in zip(
+            styles, proposals.rules, proposals.updates[:, row, column]
+        ):
+            panel.plot(proposals.gradients[row], updates, label=name, **style)
+        panel.axvline(
+            proposals.seen[row, column], color="0.6", linewidth=0.8, zorder=0
+        )
+        panel.ticklabel_format(scilimits=(-2, 3))
+        panel.grid(alpha=0.25, linewidth=0.5)
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel, step in zip(axes[0], proposals.steps):
+        panel.set_title(f"after step {step}", fontsize="medium")
+    for panel, (parameter, index) in zip(axes[:, 0], proposals.coordinates):
+        panel.set_ylabel(f"Update\n(parameter {parameter}, no. {index})")
+    for panel in axes[-1]:
+        panel.set_xlabel("Gradient")
+    axes[0, 0].legend(frameon=False, fontsize="small")
     if path is not None:
         figure.savefig(path)
     return figure

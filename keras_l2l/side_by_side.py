@@ -15,7 +15,8 @@ class SideBySide:
     a step costs beyond arithmetic is paid once.
 
     Each optimizee sees what it would see alone: the same initialisation and
-    the same batches.
+    the same batches. The rule sees their coordinates as those of one, so it
+    must be one that `keras_l2l.unroll.is_stackable`.
 
     Args:
         task: A `Task`.

@@ -57,7 +57,17 @@ def start(rule, task, seed):
 
     Returns:
         A `Carry`.
+
+    Raises:
+        ValueError: If the task is a `SideBySide` and the rule not stackable.
     """
+    if isinstance(task, SideBySide) and not is_stackable(rule):
+        raise ValueError(
+            "Argument `task` may be a `SideBySide` only for a rule to which "
+            "optimizees side by side are just more coordinates: one whose "
+            "coordinates are independent, without shared state. "
+            f"Received: rule={rule}, task={task}"
+        )
     parameters, model_state = task.initial_parameters(seed)
     parameters = pack(rule, task, parameters)
     return Carry(
@@ -266,6 +276,22 @@ def is_packed(rule, task):
     """
     one_dtype = len({spec.dtype for spec in task.parameter_specs}) == 1
     return rule.independent == "coordinates" and one_dtype
+
+
+def is_stackable(rule):
+    """Whether optimizees side by side are to a rule just more coordinates.
+
+    Not where it averages over the coordinates of an optimizee, or keeps a
+    step count that optimizees of different ages would share.
+
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        A boolean.
+    """
+    shared = rule.initial_state([tf.zeros([1])]).shared
+    return rule.independent == "coordinates" and not tf.nest.flatten(shared)
 
 
 def _count(task):

@@ -64,7 +64,28 @@ RULES = {
     "CoordinatewiseLSTM-p5": lambda: rules.CoordinatewiseLSTM(
         units=5, layers=3, p=5.0, seed=1
     ),
+    "CoordinatewiseLSTM-averaging": lambda: rules.CoordinatewiseLSTM(
+        units=4, averaging_cells=2, seed=1
+    ),
+    "NTMBFGS": lambda: rules.NTMBFGS(units=3, layers=1, seed=1),
+    "NTMBFGS-low-rank": lambda: rules.NTMBFGS(
+        units=3,
+        averaging_cells=0,
+        read_heads=2,
+        write_heads=2,
+        memory="low_rank",
+        rank=5,
+        preprocessing="raw",
+        seed=1,
+    ),
     "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
+    "Grouped": lambda: rules.Grouped(
+        {
+            "matrices": rules.CoordinatewiseLSTM(units=3, seed=1),
+            "others": rules.RNNprop(units=3, seed=2),
+        },
+        ranks={"matrices": 2},
+    ),
     "Hierarchical": lambda: _with_random_meta_parameters(
         rules.Hierarchical(units=4, coordinate_units=3, seed=1)
     ),

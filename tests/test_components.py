@@ -51,6 +51,7 @@ ORDER = (
     "sweep",
     "comparison",
     "evaluation",
+    "proposals",
     "benchmark",
     "benchmark_summary",
     "plotting",

@@ -73,6 +73,21 @@ def test_equals_an_outer_tape(task_name, rule_name):
     assert _relative_difference(estimate.gradients, expected) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "rule_name",
+    ["CoordinatewiseLSTM-averaging", "NTMBFGS", "NTMBFGS-low-rank", "Grouped"],
+)
+def test_of_rules_that_share_something(rule_name):
+    """One pass over all coordinates, and never a share of them."""
+    test_equals_an_outer_tape("KerasTask-mlp", rule_name)
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES[rule_name]()
+    with pytest.raises(ValueError, match=r"`coordinate_share` must be 1\.0"):
+        TruncatedBackpropagation(coordinate_share=0.5)(
+            rule, task, start(rule, task, 1), MetaLoss(WEIGHTS), SEED
+        )
+
+
 @pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
 @pytest.mark.parametrize("rule_name", ["CoordinatewiseLSTM", "Adam"])
 def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):

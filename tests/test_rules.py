@@ -79,7 +79,9 @@ def test_one_bad_coordinate_touches_no_other(rule):
     state = rule.initial_state(parameters)
     expected, _ = rule(good, parameters, state)
     received, _ = rule(bad, parameters, state)
-    np.testing.assert_array_equal(received[0], expected[0])
+    assert all(np.isfinite(update).all() for update in received)
+    if rule.independent != "nothing":
+        np.testing.assert_array_equal(received[0], expected[0])
     if rule.independent == "coordinates":
         np.testing.assert_array_equal(received[1][1:], expected[1][1:])
 
@@ -146,18 +148,19 @@ def test_every_meta_parameter_gets_a_gradient(rule):
         assert np.abs(gradient).max() > 0
 
 
-def test_a_list_equals_its_independent_parts(rule):
+def test_a_list_equals_its_parts(rule):
     listed, _ = _run(rule, _parameters())
-    if rule.independent == "coordinates":
+    # To one whose coordinates share something the parameters are a vector,
+    # too, however it is cut.
+    if isinstance(rule, rules.CoordinatewiseRule):
         _equals_its_concatenation(rule, listed)
-    elif rule.independent == "tensors":
+    if rule.independent == "tensors":
         for ours, theirs in zip(listed, _one_by_one(rule)):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    else:
+    if rule.independent == "nothing":
         # Else it could say so, and be updated variable by variable.
-        assert rule.independent == "nothing"
         for ours, theirs in zip(listed, _one_by_one(rule)):
-            assert not np.allclose(ours, theirs, rtol=1e-3)
+            assert not np.array_equal(ours, theirs)
 
 
 def _one_by_one(rule):

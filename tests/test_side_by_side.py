@@ -183,8 +183,15 @@ def test_capacity_is_what_fits_the_budget():
     one = size * recorded_bytes(rule, STEPS)
     assert [capacity(rule, n) for n in (1, one, 5 * one)] == [1, 1, 5]
     assert capacity(rule, 5 * one, second_derivatives=True) == 1
-    # Its step count would have to be one for each optimizee.
-    assert capacity(rules.Adam(), 2**30) == 1
+
+
+@pytest.mark.parametrize("name", ["Adam", "CoordinatewiseLSTM-averaging"])
+def test_rules_that_would_mix_optimizees_train_them_one_by_one(name):
+    """They would share a step count, or average over all optimizees."""
+    task, rule = components.TASKS["Quadratic"](), components.RULES[name]()
+    assert TruncatedBackpropagation().capacity(rule, task, STEPS) == 1
+    with pytest.raises(ValueError, match="one whose coordinates are indep"):
+        start(rule, SideBySide(task, len(SEEDS)), SEEDS)
 
 
 def test_the_dtype_of_the_model_may_be_any():

@@ -1,6 +1,7 @@
 """Update rules."""
 
 from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
+from keras_l2l.rules.grouped import Grouped
 from keras_l2l.rules.hand_designed import (
     SGD,
     Adam,
@@ -11,16 +12,19 @@ from keras_l2l.rules.hand_designed import (
 )
 from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
+from keras_l2l.rules.memory import NTMBFGS
 from keras_l2l.rules.prodigy import Prodigy
 from keras_l2l.rules.rnnprop import RNNprop
 from keras_l2l.rules.schedule_free import ScheduleFreeAdamW
 
 __all__ = [
+    "NTMBFGS",
     "SGD",
     "Adam",
     "AdamW",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",
+    "Grouped",
     "Hierarchical",
     "Momentum",
     "Nadam",

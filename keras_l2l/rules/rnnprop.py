@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
-from keras_l2l.rules.lstm import forget_gate_open, lstm_cell
+from keras_l2l.rules.cells import LSTMStack
 
 _EPSILON = 1e-12
 
@@ -77,18 +77,15 @@ class RNNprop(CoordinatewiseRule):
         self._input_bias = self.add_weight(
             shape=(units,), initializer="zeros", name="input_bias"
         )
-        self._kernels = [
-            add(f"kernel_{layer}", 2 * units, 4 * units)
-            for layer in range(layers)
-        ]
-        self._biases = [
-            self.add_weight(
-                shape=(4 * units,),
-                initializer=forget_gate_open,
-                name=f"bias_{layer}",
-            )
-            for layer in range(layers)
-        ]
+        self._stack = LSTMStack(
+            self,
+            inputs=units,
+            units=units,
+            kernel_initializers=[
+                keras.initializers.GlorotUniform(next(seeds))
+                for _ in range(layers)
+            ],
+        )
         self._output_kernel = add("output_kernel", units, 1)
         self._output_bias = self.add_weight(
             shape=(1,), initializer="zeros", name="output_bias"
@@ -96,15 +93,10 @@ class RNNprop(CoordinatewiseRule):
 
     def initial_coordinate_state(self, count):
         moment = ops.zeros((count,), self.compute_dtype)
-        zeros = ops.zeros((count, self.units), self.compute_dtype)
         return {
             "first_moment": moment,
             "second_moment": moment,
-            **{
-                f"{part}_{layer}": zeros
-                for layer in range(self.layers)
-                for part in ("hidden", "cell")
-            },
+            **self._stack.initial_state(count),
         }
 
     def initial_shared_state(self):
@@ -123,22 +115,11 @@ class RNNprop(CoordinatewiseRule):
         output = ops.elu(
             ops.matmul(inputs, self._input_kernel) + self._input_bias
         )
-        next_state = {"first_moment": first, "second_moment": second}
-        for layer, (kernel, bias) in enumerate(
-            zip(self._kernels, self._biases)
-        ):
-            output, cell = lstm_cell(
-                output,
-                state[f"hidden_{layer}"],
-                state[f"cell_{layer}"],
-                kernel,
-                bias,
-            )
-            next_state[f"hidden_{layer}"] = output
-            next_state[f"cell_{layer}"] = cell
+        output, of_stack = self._stack(output, state)
         output = ops.matmul(output, self._output_kernel) + self._output_bias
         update = -self.output_scale * ops.tanh(ops.squeeze(output, -1))
-        return update, next_state, {"step": step}
+        state = {"first_moment": first, "second_moment": second, **of_stack}
+        return update, state, {"step": step}
 
     def get_config(self):
         return {

@@ -1,0 +1,184 @@
+"""LSTM layers that run on every coordinate."""
+
+from keras import ops
+
+
+class LSTMStack:
+    """LSTM layers, each on the outgoing activations of the one before.
+
+    All coordinates share the weights; each has its own hidden state, zero at
+    the start. Of each layer, the outgoing activations of the averaging cells
+    are replaced by their mean over all coordinates, which goes to the next
+    layer and to the layer itself at the next step.
+
+    Args:
+        rule: The `UpdateRule` that the weights belong to. They are called
+            `kernel_0`, `bias_0`, `kernel_1` and so on.
+        inputs: Integer. Inputs of the first layer, `I`.
+        units: Integer. Units of each layer, `H`.
+        kernel_initializers: List of initializers of the kernels, one for each
+            layer.
+        averaging_cells: Integer in [0, units]. Averaging cells of each layer.
+            Defaults to `0`.
+    """
+
+    def __init__(
+        self, rule, inputs, units, kernel_initializers, averaging_cells=0
+    ):
+        self.units = units
+        self.averaging_cells = averaging_cells
+        self.dtype = rule.compute_dtype
+        self.kernels = []
+        self.biases = []
+        for layer, initializer in enumerate(kernel_initializers):
+            self.kernels.append(
+                rule.add_weight(
+                    shape=(inputs + units, 4 * units),
+                    initializer=initializer,
+                    name=f"kernel_{layer}",
+                )
+            )
+            self.biases.append(
+                rule.add_weight(
+                    shape=(4 * units,),
+                    initializer=forget_gate_open,
+                    name=f"bias_{layer}",
+                )
+            )
+            inputs = units
+
+    def initial_state(self, count):
+        """The hidden state before the first step.
+
+        Args:
+            count: Integer or scalar integer tensor, `N`.
+
+        Returns:
+            Dict of tensors `[N, H]`: `hidden_0`, `cell_0` and so on.
+        """
+        zeros = ops.zeros((count, self.units), self.dtype)
+        return {
+            f"{part}_{layer}": zeros
+            for layer in range(len(self.kernels))
+            for part in ("hidden", "cell")
+        }
+
+    def __call__(self, inputs, state):
+        """One step of all layers.
+
+        Args:
+            inputs: Tensor `[N, I]`.
+            state: Dict with the entries of `initial_state`, and perhaps more.
+
+        Returns:
+            Tuple `(outputs, state)`: the outgoing activations `[N, H]` of the
+            last layer, and the dict of the next hidden state.
+        """
+        next_state = {}
+        for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
+            hidden, cell = lstm_cell(
+                inputs,
+                state[f"hidden_{layer}"],
+                state[f"cell_{layer}"],
+                kernel,
+                bias,
+            )
+            inputs = self._average(hidden)
+            next_state[f"hidden_{layer}"] = inputs
+            next_state[f"cell_{layer}"] = cell
+        return inputs, next_state
+
+    def _average(self, hidden):
+        """`[N, H]`, the first columns replaced by their means."""
+        if not self.averaging_cells:
+            return hidden
+        shared = hidden[:, : self.averaging_cells]
+        mean = ops.mean(shared, axis=0, keepdims=True)
+        return ops.concatenate(
+            [
+                mean + ops.zeros_like(shared),
+                hidden[:, self.averaging_cells :],
+            ],
+            -1,
+        )
+
+
+def forget_gate_open(shape, dtype=None):
+    """Bias `[4 * units]` of the gates: 1 for the forget gate, else 0.
+
+    Args:
+        shape: Tuple of one integer.
+        dtype: String. Defaults to `None`.
+
+    Returns:
+        A tensor.
+    """
+    units = shape[0] // 4
+    return ops.concatenate(
+        [
+            ops.zeros((units,), dtype),
+            ops.ones((units,), dtype),
+            ops.zeros((2 * units,), dtype),
+        ]
+    )
+
+
+def lstm_cell(inputs, hidden, cell, kernel, bias):
+    """One step of an LSTM layer on every coordinate.
+
+    Args:
+        inputs: Tensor `[N, I]`.
+        hidden: Tensor `[N, H]`.
+        cell: Tensor `[N, H]`.
+        kernel: Variable `[I + H, 4 * H]`, for the entry, forget, candidate
+            and exit gates.
+        bias: Variable `[4 * H]`.
+
+    Returns:
+        Tuple of the next hidden state and the next cell, `[N, H]` each.
+    """
+    # As σ(x) = (tanh(x/2) + 1) / 2, all gates are one hyperbolic tangent.
+    units = cell.shape[-1]
+    scale = ops.convert_to_tensor(
+        [0.5] * (2 * units) + [1.0] * units + [0.5] * units, cell.dtype
+    )
+    return _scaled_cell(inputs, hidden, cell, kernel * scale, bias * scale)
+
+
+@ops.custom_gradient
+def _scaled_cell(inputs, hidden, cell, kernel, bias):
+    """The cell, whose way back needs only the gates and `tanh(cell)`.
+
+    Differentiating operation by operation would keep four times as much.
+    """
+    joined = ops.concatenate([inputs, hidden], -1)
+    gates = ops.tanh(ops.matmul(joined, kernel) + bias)  # [N, 4H]
+    entry, forget, candidate, exit_ = ops.split(gates, 4, axis=-1)
+    next_cell = 0.5 * ((forget + 1) * cell + (entry + 1) * candidate)
+    squashed = ops.tanh(next_cell)
+    next_hidden = 0.5 * (exit_ + 1) * squashed
+
+    def backward(*cotangents):
+        # TensorFlow hands over two tensors, JAX a tuple of them.
+        d_hidden, d_cell = cotangents if len(cotangents) == 2 else cotangents[0]
+        entry, forget, candidate, exit_ = ops.split(gates, 4, axis=-1)
+        d_cell = d_cell + 0.5 * d_hidden * (exit_ + 1) * (1 - squashed**2)
+        d_gates = (1 - gates**2) * ops.concatenate(
+            [
+                0.5 * candidate * d_cell,
+                0.5 * cell * d_cell,
+                0.5 * (entry + 1) * d_cell,
+                0.5 * squashed * d_hidden,
+            ],
+            -1,
+        )
+        d_joined = ops.matmul(d_gates, ops.transpose(kernel))
+        return (
+            d_joined[:, : inputs.shape[-1]],
+            d_joined[:, inputs.shape[-1] :],
+            0.5 * (forget + 1) * d_cell,
+            ops.matmul(ops.transpose(joined), d_gates),
+            ops.sum(d_gates, axis=0),
+        )
+
+    return (next_hidden, next_cell), backward
