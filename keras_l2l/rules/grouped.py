@@ -1,6 +1,7 @@
 """One rule for each group of parameters."""
 
 import keras
+from keras import ops
 
 from keras_l2l.rules.base import RuleState, UpdateRule
 
@@ -81,7 +82,18 @@ class Grouped(UpdateRule):
     def call(self, gradients, parameters, state):
         updates, local = [None] * len(parameters), [None] * len(parameters)
         shared = dict(state.shared)
-        for name, indices in self._indices(parameters).items():
+        groups = self._indices(parameters)
+        # A call may be for some of the tensors, and yet the step is one for
+        # all: what a group shares (a step count) moves on without them.
+        for name in shared.keys() - groups.keys():
+            rule, absent = (
+                self.rules[name],
+                [ops.zeros((1,), self.compute_dtype)],
+            )
+            begin = rule.initial_state(absent)
+            _, after = rule(absent, absent, begin._replace(shared=shared[name]))
+            shared[name] = after.shared
+        for name, indices in groups.items():
             received, next_state = self.rules[name](
                 [gradients[i] for i in indices],
                 [parameters[i] for i in indices],
