@@ -47,6 +47,7 @@ ORDER = (
     "benchmark",
     "benchmark_summary",
     "plotting",
+    "benchmark_plots",
     "recipes",
     "recipe_runner",
     "inspection",
