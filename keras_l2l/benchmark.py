@@ -25,6 +25,8 @@ from keras_l2l.sweep import final_score, sweep
 from keras_l2l.tasks.base import episode_seed
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+# Relative, of first losses that should be the same but for rounding.
+_TOLERANCE = 1e-3
 _RATES_OF_DESCENT = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
@@ -57,6 +59,11 @@ CONTENDERS = {
     ),
     "Adam, untuned": Contender(lambda steps: rules.Adam()),
     "Nadam, untuned": Contender(lambda steps: rules.Nadam()),
+    # At the defaults of their authors, as implemented in optax.
+    "Prodigy, untuned": Contender(lambda steps: rules.Prodigy()),
+    "Schedule-Free AdamW, untuned": Contender(
+        lambda steps: rules.ScheduleFreeAdamW()
+    ),
 }
 
 
@@ -141,6 +148,7 @@ class Benchmark:
         ]
         self._progress = progress or (lambda text: None)
         self._task = (None, None)
+        self._first_losses: dict[Any, Any] = {}
 
     def result(self, task, optimizer, contender):
         """The runs of an optimizer on a task, trained if need be.
@@ -152,6 +160,10 @@ class Benchmark:
 
         Returns:
             A `Result`.
+
+        Raises:
+            ValueError: If a run that was kept cannot be read, or began
+                otherwise than others of its seed.
         """
         steps = self.suite[task].steps
         rule = contender.make_rule(steps)
@@ -168,7 +180,9 @@ class Benchmark:
         def run(seed):
             name = f"{seed}" if rate is None else f"{rate:.3g}-{seed}"
             path = directory / f"{name}.json"
-            return self._run(path, steps, functools.partial(train, seed))
+            result = self._run(path, steps, functools.partial(train, seed))
+            self._check_first_loss(task, seed, path, result["losses"][0])
+            return result
 
         if contender.learning_rates:
 
@@ -230,6 +244,21 @@ class Benchmark:
         temporary.write_text(json.dumps(document, allow_nan=False))
         os.replace(temporary, path)
         return _arrays(document)
+
+    def _check_first_loss(self, task, seed, path, loss):
+        """All runs of a seed have one initialisation and one first batch."""
+        expected, other = self._first_losses.setdefault(
+            (task, seed), (loss, path)
+        )
+        if not np.isclose(loss, expected, _TOLERANCE, 0.0, equal_nan=True):
+            raise ValueError(
+                f"The runs {str(other)!r} and {str(path)!r} of the task "
+                f"{task!r} have one seed, so they should begin with one loss. "
+                f"Received: {expected:.7g} and {loss:.7g}. The task has "
+                "changed since one of them was trained. Delete the directory "
+                f"of that one, or all of {str(self.directory / task)!r}, to "
+                "train it again."
+            )
 
     def _made(self, task):
         """The task, of which one is held at a time: data can be large."""

@@ -22,7 +22,8 @@ class Row:
         final_error: Float, its standard error; NaN with one seed.
         mean_loss: Float, mean over seeds of `Result.mean_losses`.
         test_loss: Float, mean over seeds.
-        ratio: Float, the final loss over that of the reference.
+        ratio: Float, the final loss over that of the reference; `None` if
+            the reference is not among the results.
         steps_to_reference: Integer, steps until the training loss is that
             with which the reference ends; `None` if it never is.
     """
@@ -35,7 +36,7 @@ class Row:
     final_error: float
     mean_loss: float
     test_loss: float
-    ratio: float
+    ratio: float | None
     steps_to_reference: int | None
 
 
@@ -58,7 +59,7 @@ def summarize(results, reference=REFERENCE):
     rows = []
     for result in results:
         final = result.final_losses
-        goal = references.get(result.task, math.nan)
+        goal = references.get(result.task)
         error = math.nan
         if len(final) > 1 and np.isfinite(final).all():
             error = float(final.std(ddof=1) / math.sqrt(len(final)))
@@ -72,8 +73,10 @@ def summarize(results, reference=REFERENCE):
                 final_error=error,
                 mean_loss=float(result.mean_losses.mean()),
                 test_loss=float(result.test_losses.mean()),
-                ratio=float(final.mean()) / goal,
-                steps_to_reference=result.steps_to(goal),
+                ratio=None if goal is None else float(final.mean()) / goal,
+                steps_to_reference=(
+                    None if goal is None else result.steps_to(goal)
+                ),
             )
         )
     return rows
@@ -86,11 +89,13 @@ def geometric_means(rows):
         rows: List of `Row`.
 
     Returns:
-        Dict from optimizers to floats; infinity if one diverged.
+        Dict from optimizers to floats; infinity if one diverged. Empty if
+        there are no ratios.
     """
     ratios: dict[str, list[float]] = {}
     for row in rows:
-        ratios.setdefault(row.optimizer, []).append(row.ratio)
+        if row.ratio is not None:
+            ratios.setdefault(row.optimizer, []).append(row.ratio)
     return {name: geometric_mean(values) for name, values in ratios.items()}
 
 

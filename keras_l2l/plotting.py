@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from keras_l2l.sweep import has_exploded
 
-# Okabe and Ito's colours, told apart by the colour-blind; the line styles
-# tell them apart in black and white.
+# Okabe and Ito's colours, told apart by the colour-blind, and three more; the
+# line styles tell them apart in black and white.
 _LEARNED: dict[str, Any] = {"color": "#D55E00", "linewidth": 2.6, "zorder": 3}
 _BASELINES: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "linestyle": "--"},
@@ -18,6 +18,9 @@ _BASELINES: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#E69F00", "linestyle": (0, (8, 3))},
     {"color": "#000000", "linestyle": (0, (1, 3))},
+    {"color": "#7F7F7F", "linestyle": (0, (3, 1, 1, 1))},
+    {"color": "#8C510A", "linestyle": (0, (10, 2, 2, 2))},
+    {"color": "#B8A300", "linestyle": (0, (2, 1))},
 )
 _PANEL_SIZE = (6.4, 4.4)  # inches
 _SMALL_PANEL_SIZE = (2.6, 2.2)
@@ -128,6 +131,41 @@ def styles_of(optimizers, learned):
     return [_LEARNED if o == learned else next(styles) for o in optimizers]
 
 
+def steps_until_explosion(losses, first_losses):
+    """How many losses there are before the first that explodes, in any run.
+
+    Args:
+        losses: Array `[S, T]`.
+        first_losses: Array `[S]`.
+
+    Returns:
+        An integer; `T` if none explodes.
+    """
+    exploded = has_exploded(losses, first_losses[:, np.newaxis]).any(0)
+    return int(np.argmax(exploded)) if exploded.any() else losses.shape[1]
+
+
+def to_log_scale(axes):
+    """Makes the vertical axis of some curves logarithmic, if it can be.
+
+    Args:
+        axes: A `matplotlib.axes.Axes`.
+    """
+    # Without a single positive loss there is no logarithm to draw.
+    if any((line.get_ydata() > 0).any() for line in axes.get_lines()):
+        axes.set_yscale("log", nonpositive="mask")
+
+
+def decorate(axes):
+    """Gives a panel its grid and takes away what frames it.
+
+    Args:
+        axes: A `matplotlib.axes.Axes`.
+    """
+    axes.grid(which="both", alpha=0.25, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _draw(axes, comparison, losses_of):
     summaries = comparison.summaries()
     styles = styles_of([s.optimizer for s in summaries], comparison.learned)
@@ -141,19 +179,15 @@ def _draw(axes, comparison, losses_of):
         axes.fill_between(
             steps, low, mean + error, color=line.get_color(), alpha=0.2, lw=0
         )
-    # Without a single positive loss there is no logarithm to draw.
-    if any((line.get_ydata() > 0).any() for line in axes.get_lines()):
-        axes.set_yscale("log", nonpositive="mask")
+    to_log_scale(axes)
     axes.set_xlim(0, comparison.steps)
     axes.set_xlabel("Step")
-    axes.grid(which="both", alpha=0.25, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    decorate(axes)
 
 
 def _statistics(steps, losses, first_losses):
     """`[T]`, `[S, T]`, `[S]` → steps, mean and its error, as far as sound."""
-    exploded = has_exploded(losses, first_losses[:, np.newaxis]).any(0)
-    end = int(np.argmax(exploded)) if exploded.any() else len(steps)
+    end = steps_until_explosion(losses, first_losses)
     losses = losses[:, :end]
     error = np.zeros(end)
     if len(losses) > 1:

@@ -1,6 +1,7 @@
 """The benchmark: its runs, its figures, its report."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -9,9 +10,11 @@ import tensorflow as tf
 
 import keras_l2l
 from keras_l2l import benchmark, benchmark_summary, rules, tasks
-from keras_l2l.benchmark import Benchmark, Contender, Result
-from keras_l2l.benchmark_report import write_report
+from keras_l2l.benchmark import CONTENDERS, Benchmark, Contender, Result
+from keras_l2l.benchmark_plots import plot_task
+from keras_l2l.benchmark_report import benchmark_tables, write_report
 from keras_l2l.cli import main
+from keras_l2l.plotting import styles_of
 from keras_l2l.tasks.suite import SUITE, SuiteTask
 from tests import components
 
@@ -68,6 +71,25 @@ def test_a_run_that_cannot_be_read_is_named_and_kept(tmp_path):
     with pytest.raises(ValueError, match=rf"{path.name}.*Delete it to train"):
         _run(tmp_path)
     assert path.exists()
+
+
+def test_a_task_that_has_changed_is_named_with_its_old_runs(tmp_path):
+    """The first losses of a seed tell, whatever the optimizer."""
+    Benchmark(TOY, tmp_path, seeds=1).result(
+        "two", "Adam", TOY_CONTENDERS["AdamW"]
+    )
+    changed = {"two": SuiteTask(lambda: tasks.Quadratic(2, functions=2), 20)}
+    runner = Benchmark(changed, tmp_path, seeds=1)
+    contenders = dict.fromkeys(("Adam", "AdamW"), TOY_CONTENDERS["AdamW"])
+    with pytest.raises(ValueError, match=r"task 'two'.*Delete") as error:
+        runner.results(contenders)
+    for optimizer in contenders:
+        (path,) = (tmp_path / "two" / optimizer).iterdir()
+        assert repr(str(path)) in str(error.value)
+    (tmp_path / "two" / "Adam" / path.name).unlink()
+    runner = Benchmark(changed, tmp_path, seeds=1)
+    first, second = runner.results(contenders)
+    np.testing.assert_array_equal(first.losses, second.losses)
 
 
 def test_another_rule_of_the_same_name_has_runs_of_its_own(tmp_path):
@@ -154,6 +176,45 @@ def test_the_report_is_one_page(tmp_path):
     # Nothing is loaded from elsewhere.
     assert "http" not in page
     assert 'src="data:image/png;base64,' in page
+
+
+def test_without_tuned_adam_there_are_no_ratios(tmp_path):
+    results = [_result(name, [[2.0] * 11] * 2) for name in ("mine", "SGD")]
+    rows = benchmark_summary.summarize(results)
+    assert {row.ratio for row in rows} == {None}
+    assert benchmark_summary.geometric_means(rows) == {}
+    write_report(results, "mine", tmp_path)
+    page = re.sub('base64,[^"]*', "", (tmp_path / "report.html").read_text())
+    table, note = benchmark_tables(results, "mine")
+    assert [c.header for c in table.columns][-1] == "Test"
+    for text in (page, note.plain):
+        assert "no ratios, as tuned Adam" in text
+        assert "nan" not in text
+
+
+def test_curves_show_the_spread_of_the_seeds_until_one_is_lost():
+    low, high = np.geomspace(8.0, 0.5, 41), np.geomspace(8.0, 2.0, 41)
+    lost = np.where(np.arange(41) < 30, low, np.inf)
+    figure = plot_task(
+        [_result("mine", [low, high]), _result("lost", [low, lost])], "mine"
+    )
+    (axes,) = figure.axes
+    mine, other = axes.get_lines()
+    np.testing.assert_allclose(mine.get_ydata(), (low + high) / 2)
+    assert len(other.get_xdata()) == 30
+    assert axes.get_yscale() == "log"
+    (band, _) = axes.collections
+    edge = band.get_paths()[0].vertices
+    at_end = edge[edge[:, 0] == 40, 1]
+    assert (at_end.min(), at_end.max()) == pytest.approx((0.5, 2.0))
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["mine", "lost, 1 of 2 diverged"]
+
+
+def test_no_two_optimizers_are_drawn_alike():
+    names = ["mine", "mine, total steps", *CONTENDERS]
+    assert len(set(map(str, styles_of(names, "mine")))) == len(names)
 
 
 def test_the_suite_is_large_and_not_trained_on():

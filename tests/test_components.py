@@ -55,6 +55,7 @@ ORDER = (
     "benchmark",
     "benchmark_summary",
     "plotting",
+    "benchmark_plots",
     "recipes",
     "recipe_runner",
     "inspection",

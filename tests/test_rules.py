@@ -244,6 +244,19 @@ def test_lstm_equals_keras_layers():
         np.testing.assert_allclose(update, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_prodigy_starts_where_its_first_step_is():
+    """An exported rule makes its state before it sees the parameters."""
+    rule = components.RULES["Prodigy"]()
+    expected, _ = _run(rule, _parameters())
+    parameters = _parameters()
+    state = rule.initial_state([ops.zeros_like(p) for p in parameters])
+    for step in range(5):
+        updates, state = rule(_gradients(step, parameters), parameters, state)
+        parameters = [p + u for p, u in zip(parameters, updates)]
+    for ours, theirs in zip(parameters, expected):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_lstm_seed_fixes_the_meta_parameters():
     first, again, other = (
         rules.CoordinatewiseLSTM(units=3, seed=seed) for seed in (1, 1, 2)
