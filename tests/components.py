@@ -205,6 +205,7 @@ def _two_by_two_task():
 TASKS = {
     "Quadratic": tasks.Quadratic,
     "Quadratic-many": lambda: tasks.Quadratic(dimensions=3, functions=4),
+    "Analytic": lambda: tasks.Analytic("rosenbrock", 4, condition=10.0),
     "KerasTask-mlp": _mlp_task,
     "KerasTask-convnet": _convnet_task,
     "KerasTask-recurrent": lambda: _classification(

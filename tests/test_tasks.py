@@ -263,10 +263,49 @@ def test_a_changing_architecture_is_refused():
         tasks.KerasTask(build_model, (np.ones((4, 5)), np.ones((4, 1))), "mse")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"function": "cubic"}, "`function` must be one of"),
+        ({"dimensions": 1}, "`dimensions` must be at least 2"),
+        ({"condition": 0.5}, "`condition` must be a number not below 1"),
+    ],
+)
+def test_analytic_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.Analytic(**{"function": "sphere", **arguments})
+
+
 @pytest.mark.parametrize("argument", ["dimensions", "functions"])
 def test_quadratic_refuses(argument):
     with pytest.raises(ValueError, match=f"`{argument}` must be a positive"):
         tasks.Quadratic(**{argument: 0})
+
+
+@pytest.mark.parametrize(
+    ("function", "minimum"),
+    [("sphere", 0.0), ("rosenbrock", 1.0), ("styblinski-tang", -2.903534)],
+)
+def test_an_analytic_function_has_its_minimum_at_zero(function, minimum):
+    task = tasks.Analytic(function, dimensions=3, condition=100.0)
+    (start,), (matrix, offset) = task.initial_parameters(1)
+    # Of the quadratic form, the condition is that of the matrix, squared.
+    assert np.linalg.cond(matrix) == pytest.approx(10.0, rel=1e-3)
+    lowest = np.linalg.solve(matrix, minimum - offset).astype("float32")
+    assert abs(task.test_loss([lowest], [matrix, offset])) < 1e-4
+    for point in (start, lowest + 0.1, lowest - 0.1):
+        assert task.test_loss([point], [matrix, offset]) > 1e-4
+
+
+def test_analytic_kinds_of_the_mixture_need_no_data():
+    kinds = ("sphere", "rosenbrock", "styblinski-tang", "logistic")
+    made = tasks.mixture(8, kinds=kinds)
+    assert [task.name.removesuffix("-noisy") for task in made] == [
+        f"mixture-{index}-{kinds[index % 4]}" for index in range(8)
+    ]
+    assert {isinstance(t, tasks.GradientNoise) for t in made} == {True, False}
+    with pytest.raises(ValueError, match="`kinds` must hold some of"):
+        tasks.mixture(kinds=("dense", "cubic"))
 
 
 @components.needs_mnist

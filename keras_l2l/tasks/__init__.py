@@ -1,5 +1,6 @@
 """Tasks: distributions of optimizees with their data."""
 
+from keras_l2l.tasks.analytic import Analytic
 from keras_l2l.tasks.augmentation import (
     GradientNoise,
     RandomBatchSize,
@@ -13,6 +14,7 @@ from keras_l2l.tasks.mixture import mixture
 from keras_l2l.tasks.quadratic import Quadratic
 
 __all__ = [
+    "Analytic",
     "GradientNoise",
     "KerasTask",
     "Quadratic",

@@ -1,18 +1,30 @@
 """The mixture of small tasks on which general rules are meta-trained."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_l2l import checks
 from keras_l2l.tasks import datasets
+from keras_l2l.tasks.analytic import Analytic
+from keras_l2l.tasks.augmentation import GradientNoise
 from keras_l2l.tasks.keras_model import KerasTask
 
 _ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "silu", "elu", "sigmoid")
 _IMAGE_SIZE = 8
 _TEXT_LENGTH = 16
 
+# Those that take turns unless others are named; some are rarer than others.
+_USUAL_KINDS = (
+    *("dense", "convolution", "recurrent", "dense"),
+    *("attention", "autoencoder", "convolution", "regression"),
+)
 
-def mixture(count=24, seed=0):
+
+def mixture(count=24, seed=0, kinds=None):
     """Small tasks of many kinds, drawn at random.
 
     Classifiers of images, dense and convolutional, recurrent and attention
@@ -26,16 +38,30 @@ def mixture(count=24, seed=0):
         count: Integer. Number of tasks; the kinds take turns.
             Defaults to `24`.
         seed: Integer. Of the draw. Defaults to `0`.
+        kinds: Sequence of strings, the kinds that take turns: `"dense"`,
+            `"convolution"`, `"recurrent"`, `"attention"`, `"autoencoder"`,
+            `"regression"`; and, which need no download, `"logistic"`,
+            ill-conditioned logistic regressions, and the test functions
+            `"sphere"`, `"rosenbrock"` and `"styblinski-tang"` of random
+            dimension and condition, some with noise in their gradients.
+            Defaults to `None`, the first six, some of them twice.
 
     Returns:
-        List of `KerasTask`.
+        List of `Task`.
     """
     checks.positive_integers(count=count)
+    kinds = _USUAL_KINDS if kinds is None else tuple(kinds)
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown or not kinds:
+        raise ValueError(
+            f"Argument `kinds` must hold some of {tuple(_KINDS)}. "
+            f"Received: kinds={kinds}"
+        )
     made = []
     for index in range(count):
         generator = np.random.default_rng([seed, index])
-        make = _KINDS[index % len(_KINDS)]
-        made.append(make(generator, f"mixture-{index}"))
+        kind = kinds[index % len(kinds)]
+        made.append(_KINDS[kind](generator, f"mixture-{index}-{kind}"))
     return made
 
 
@@ -56,7 +82,7 @@ def _dense_classifier(generator, name):
             layers += [*_norm(norm), keras.layers.Activation(activation)]
         return keras.Sequential([*layers, keras.layers.Dense(10)])
 
-    return _classification(build_model, data, generator, f"{name}-dense")
+    return _classification(build_model, data, generator, name)
 
 
 def _convolutional_classifier(generator, name):
@@ -79,9 +105,7 @@ def _convolutional_classifier(generator, name):
         layers += [keras.layers.Flatten(), keras.layers.Dense(10)]
         return keras.Sequential(layers)
 
-    return _classification(
-        build_model, data, generator, f"{name}-convolution", (16, 48)
-    )
+    return _classification(build_model, data, generator, name, (16, 48))
 
 
 def _recurrent_text_model(generator, name):
@@ -99,9 +123,7 @@ def _recurrent_text_model(generator, name):
             ]
         )
 
-    return _classification(
-        build_model, data, generator, f"{name}-recurrent", (8, 24)
-    )
+    return _classification(build_model, data, generator, name, (8, 24))
 
 
 def _attention_text_model(generator, name):
@@ -128,9 +150,7 @@ def _attention_text_model(generator, name):
         outputs = keras.layers.Dense(datasets.characters("python"))(hidden)
         return keras.Model(inputs, outputs)
 
-    return _classification(
-        build_model, data, generator, f"{name}-attention", (8, 24)
-    )
+    return _classification(build_model, data, generator, name, (8, 24))
 
 
 def _autoencoder(generator, name):
@@ -161,7 +181,7 @@ def _autoencoder(generator, name):
         else keras.losses.BinaryCrossentropy(from_logits=True),
         batch_size=_log_uniform(generator, 32, 128),
         test_data=(test_pixels, test_pixels),
-        name=f"{name}-autoencoder",
+        name=name,
     )
 
 
@@ -196,20 +216,57 @@ def _regression(generator, name):
         generator.choice(["mse", "huber"]),
         batch_size=_log_uniform(generator, 16, 128),
         test_data=tuple(array[7168:] for array in data),
-        name=f"{name}-regression",
+        name=name,
     )
 
 
-_KINDS = (
-    _dense_classifier,
-    _convolutional_classifier,
-    _recurrent_text_model,
-    _dense_classifier,
-    _attention_text_model,
-    _autoencoder,
-    _convolutional_classifier,
-    _regression,
-)
+def _logistic_regression(generator, name):
+    """A linear classifier of inputs of very unequal scales, rotated."""
+    size = _log_uniform(generator, 8, 64)
+    condition = 10.0 ** generator.uniform(0.0, 2.0)
+    inputs = generator.normal(size=(8192, size))
+    scores = inputs @ generator.normal(size=size) / np.sqrt(size)
+    labels = scores + 0.3 * generator.normal(size=len(scores)) > 0
+    rotation, _ = np.linalg.qr(generator.normal(size=(size, size)))
+    inputs = inputs * np.geomspace(1.0, 1.0 / condition, size) @ rotation
+    data = (inputs.astype("float32"), labels.astype("int32"))
+
+    def build_model():
+        return keras.Sequential([keras.Input((size,)), keras.layers.Dense(2)])
+
+    return _classification(
+        build_model,
+        datasets.Dataset(
+            tuple(array[:7168] for array in data),
+            tuple(array[7168:] for array in data),
+        ),
+        generator,
+        name,
+    )
+
+
+def _analytic(function, generator, name):
+    task = Analytic(
+        function,
+        dimensions=_log_uniform(generator, 2, 64),
+        condition=10.0 ** generator.uniform(0.0, 4.0),
+        name=name,
+    )
+    return GradientNoise(task) if generator.integers(2) else task
+
+
+_KINDS: dict[str, Callable[..., Any]] = {
+    "dense": _dense_classifier,
+    "convolution": _convolutional_classifier,
+    "recurrent": _recurrent_text_model,
+    "attention": _attention_text_model,
+    "autoencoder": _autoencoder,
+    "regression": _regression,
+    "logistic": _logistic_regression,
+    "sphere": functools.partial(_analytic, "sphere"),
+    "rosenbrock": functools.partial(_analytic, "rosenbrock"),
+    "styblinski-tang": functools.partial(_analytic, "styblinski-tang"),
+}
 
 
 def _classification(build_model, data, generator, name, sizes=(16, 128)):

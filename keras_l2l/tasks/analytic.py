@@ -1,0 +1,94 @@
+"""Test functions of optimization as tasks."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_l2l import checks
+from keras_l2l.tasks.base import Task
+
+# Of the Styblinski-Tang function, in each dimension.
+_STYBLINSKI_TANG_MINIMUM = -39.16616570377142
+
+
+class Analytic(Task):
+    """A test function of optimization, turned and moved in each episode.
+
+    The loss is `f(D Q θ + b)` with a random rotation `Q`, a random `b`, and a
+    diagonal `D` that stretches the axes unequally; θ starts at N(0, 1). The
+    lowest value of each function is zero. There is no data.
+
+    Args:
+        function: `"sphere"`, the mean of squares; `"rosenbrock"`, a bent
+            valley; or `"styblinski-tang"`, with many local minima.
+        dimensions: Integer, at least 2. Defaults to `10`.
+        condition: Float >= 1. The largest eigenvalue of D² over the
+            smallest: of the sphere, the condition number.
+            Defaults to `1.0`.
+        name: String. Defaults to one of the function and the dimensions.
+    """
+
+    def __init__(self, function, dimensions=10, condition=1.0, name=None):
+        if function not in _FUNCTIONS:
+            raise ValueError(
+                f"Argument `function` must be one of {tuple(_FUNCTIONS)}. "
+                f"Received: function={function!r}"
+            )
+        checks.positive_integers(dimensions=dimensions)
+        if dimensions < 2:
+            raise ValueError(
+                "Argument `dimensions` must be at least 2. "
+                f"Received: dimensions={dimensions}"
+            )
+        if not 1.0 <= condition < float("inf"):
+            raise ValueError(
+                "Argument `condition` must be a number not below 1. "
+                f"Received: condition={condition!r}"
+            )
+        super().__init__(name or f"{function}-{dimensions}")
+        self.function = function
+        self.dimensions = dimensions
+        self.condition = float(condition)
+
+    def initial_parameters(self, seed):
+        generator = np.random.default_rng(seed)
+        n = self.dimensions
+        rotation, _ = np.linalg.qr(generator.normal(size=(n, n)))
+        stretch = np.geomspace(1.0, self.condition**-0.5, n)
+        start, offset = generator.normal(size=(2, n))
+        return [tf.constant(start, tf.float32)], [
+            tf.constant(stretch[:, None] * rotation, tf.float32),
+            tf.constant(offset, tf.float32),
+        ]
+
+    def sample_batch(self, seed):
+        return ()
+
+    def loss(self, parameters, model_state, batch):
+        matrix, offset = model_state
+        point = tf.linalg.matvec(matrix, parameters[0]) + offset
+        return _FUNCTIONS[self.function](point), model_state
+
+    def test_loss(self, parameters, model_state):
+        """The function itself: without data, nothing can be held out."""
+        return float(self.loss(parameters, model_state, ())[0])
+
+
+def _sphere(x):
+    return tf.reduce_mean(x**2)
+
+
+def _rosenbrock(x):
+    valley = 100.0 * (x[1:] - x[:-1] ** 2) ** 2
+    return tf.reduce_mean(valley + (1.0 - x[:-1]) ** 2)
+
+
+def _styblinski_tang(x):
+    values = (x**4 - 16.0 * x**2 + 5.0 * x) / 2.0
+    return tf.reduce_mean(values) - _STYBLINSKI_TANG_MINIMUM
+
+
+_FUNCTIONS = {
+    "sphere": _sphere,
+    "rosenbrock": _rosenbrock,
+    "styblinski-tang": _styblinski_tang,
+}
