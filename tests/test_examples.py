@@ -8,6 +8,9 @@ import pytest
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
+    "compare_on_your_model.py": [
+        *("--steps", "3", "--seeds", "1", "--sweep-seeds", "1"),
+    ],
     "use_in_keras.py": ["--epochs", "1"],
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
 }
