@@ -9,7 +9,9 @@ import keras
 import numpy as np
 
 from keras_l2l import evaluation, rules, tasks
+from keras_l2l.curriculum import Curriculum
 from keras_l2l.evolution import AntitheticES, PersistentES
+from keras_l2l.imitation import Imitation
 from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_trainer import MetaTrainer
 from keras_l2l.tasks.base import episode_seed
@@ -159,16 +161,24 @@ def _changed(recipe, epochs, steps_per_epoch, seed):
 
 
 def _make_trainer(rule, task, recipe, stage):
+    horizon = stage.horizon or recipe.horizon
+    weights = _loss_weights(stage.curriculum or horizon, stage)
+    if stage.curriculum:
+        horizon = Curriculum(stage.curriculum)
+    estimator = _ESTIMATORS[stage.estimator](stage)
+    if stage.imitation_rate:
+        teacher = rules.Adam(stage.teacher_rate)
+        estimator = Imitation(estimator, teacher, stage.imitation_rate)
     trainer = MetaTrainer(
         rule,
         task,
-        horizon=stage.horizon or recipe.horizon,
+        horizon=horizon,
         unroll=stage.unroll,
         optimizees=stage.optimizees,
         tasks_per_step=stage.tasks_per_step,
-        loss_weights=_loss_weights(stage.horizon or recipe.horizon, stage),
+        loss_weights=weights,
         loss_transform=stage.loss_transform,
-        estimator=_ESTIMATORS[stage.estimator](stage),
+        estimator=estimator,
         clipnorm=stage.clipnorm,
         seed=recipe.seed + stage.seed,
     )

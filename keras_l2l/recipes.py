@@ -14,11 +14,16 @@ class Stage:
     Attributes:
         horizon: Integer or pair of integers, see `MetaTrainer`; `None` has
             that of the recipe.
+        curriculum: Tuple of integers, the `horizons` of a `Curriculum`, in
+            place of the horizon. Empty for none.
         unroll: Integer. Inner steps in an outer step.
         tasks_per_step: Integer or `None`, see `MetaTrainer`.
         loss_transform: String, see `MetaTrainer`.
         estimator: String, the name of an estimator.
         stddev: Float, of the perturbations of evolution strategies.
+        imitation_rate: Float, the `rate` of `Imitation`, with Adam as the
+            teacher. 0 for none.
+        teacher_rate: Float. The learning rate of the teacher.
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
             `"root"`, to √t; `"linear"`, to t, which counts the end of an
@@ -41,11 +46,14 @@ class Stage:
     """
 
     horizon: int | tuple[int, int] | None = None
+    curriculum: tuple[int, ...] = ()
     unroll: int = 20
     tasks_per_step: int | None = None
     loss_transform: str = "identity"
     estimator: str = "TruncatedBackpropagation"
     stddev: float = 0.01
+    imitation_rate: float = 0.0
+    teacher_rate: float = 0.01
     optimizees: int = 2
     loss_weights: str = "equal"
     second_derivatives: bool = False

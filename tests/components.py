@@ -216,9 +216,8 @@ TASKS = {
         tasks.Quadratic(dimensions=3, dtype="float64")
     ),
     "Reparametrization": lambda: tasks.Reparametrization(_convnet_task()),
-    "GradientNoise": lambda: tasks.GradientNoise(_convnet_task()),
     "RandomBatchSize": lambda: tasks.RandomBatchSize(_two_by_two_task(), 2),
-    "augmented": lambda: tasks.GradientNoise(
+    "GradientNoise-of-augmented": lambda: tasks.GradientNoise(
         tasks.RandomScaling(
             tasks.RandomScaling(tasks.RandomBatchSize(_mlp_task()))
         )

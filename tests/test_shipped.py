@@ -11,6 +11,7 @@ from keras_l2l import (
     presets,
     recipe_runner,
     recipes,
+    rules,
     saving,
     tasks,
 )
@@ -98,6 +99,21 @@ def test_a_recipe_names_tasks_and_augmentations():
     assert second.task.name == "digits-mlp-4x1-sigmoid"
     alone = dataclasses.replace(recipe, task="Quadratic", task_arguments={})
     assert isinstance(recipe_runner.make_task(alone), tasks.RandomScaling)
+
+
+def test_a_stage_has_a_curriculum_and_a_teacher():
+    recipe = recipes.get("lstm-digits")
+    stage = recipes.Stage(
+        curriculum=(20, 40), imitation_rate=0.3, teacher_rate=0.05
+    )
+    trainer = recipe_runner._make_trainer(
+        rules.SGD(), tasks.Quadratic(), recipe, stage
+    )
+    settings = trainer._settings()
+    assert settings["horizon"]["stages"] == [[20, 20], [40, 40]]
+    assert len(settings["loss_weights"]) == 40
+    assert settings["estimator"]["rate"] == 0.3
+    assert settings["estimator"]["teacher"]["learning_rate"] == 0.05
 
 
 def test_a_recipe_runs_resumes_and_scores(tmp_path):

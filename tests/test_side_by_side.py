@@ -40,7 +40,7 @@ def _run(function, *arguments):
         "KerasTask-convnet",
         "KerasTask-recurrent",
         "KerasTask-two-by-two",
-        "augmented",
+        "GradientNoise-of-augmented",
     ],
 )
 def test_each_optimizee_trains_as_alone(name):

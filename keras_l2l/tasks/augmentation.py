@@ -154,7 +154,7 @@ class GradientNoise(_Augmentation):
     Its deviation is, for each tensor, a share of the root mean square of the
     episode's first gradient; the share is drawn in each episode, log-uniformly
     between two bounds. So it matters more and more as the optimizee learns,
-    as the noise of small batches does.
+    as the noise of small batches does. Under XLA it is other noise.
 
     Args:
         task: A `Task`.
