@@ -25,9 +25,9 @@ from keras_l2l.sweep import final_score, sweep
 from keras_l2l.tasks.base import episode_seed
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_RATES_OF_DESCENT = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 # Relative, of first losses that should be the same but for rounding.
 _TOLERANCE = 1e-3
-_RATES_OF_DESCENT = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
