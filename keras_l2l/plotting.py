@@ -18,6 +18,9 @@ _BASELINES: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#E69F00", "linestyle": (0, (8, 3))},
     {"color": "#000000", "linestyle": (0, (1, 3))},
+    {"color": "#0072B2"},
+    {"color": "#009E73"},
+    {"color": "#CC79A7"},
 )
 _PANEL_SIZE = (6.4, 4.4)  # inches
 _SMALL_PANEL_SIZE = (2.6, 2.2)
