@@ -21,6 +21,9 @@ _BASELINES: tuple[dict[str, Any], ...] = (
     {"color": "#7F7F7F", "linestyle": (0, (3, 1, 1, 1))},
     {"color": "#8C510A", "linestyle": (0, (10, 2, 2, 2))},
     {"color": "#B8A300", "linestyle": (0, (2, 1))},
+    {"color": "#0072B2"},
+    {"color": "#009E73"},
+    {"color": "#CC79A7"},
 )
 _PANEL_SIZE = (6.4, 4.4)  # inches
 _SMALL_PANEL_SIZE = (2.6, 2.2)

@@ -65,11 +65,12 @@ RULES = {
         units=5, layers=3, p=5.0, seed=1
     ),
     "CoordinatewiseLSTM-averaging": lambda: rules.CoordinatewiseLSTM(
-        units=4, averaging_cells=2, seed=1
+        units=4, layers=1, averaging_cells=2, seed=1
     ),
     "NTMBFGS": lambda: rules.NTMBFGS(units=3, layers=1, seed=1),
     "NTMBFGS-low-rank": lambda: rules.NTMBFGS(
         units=3,
+        layers=1,
         averaging_cells=0,
         read_heads=2,
         write_heads=2,
@@ -81,8 +82,8 @@ RULES = {
     "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
     "Grouped": lambda: rules.Grouped(
         {
-            "matrices": rules.RNNprop(units=3, seed=2),
-            "others": rules.CoordinatewiseLSTM(units=3, seed=1),
+            "matrices": rules.RNNprop(units=3, layers=1, seed=2),
+            "others": rules.CoordinatewiseLSTM(units=3, layers=1, seed=1),
         },
         ranks={"matrices": 2},
     ),

@@ -49,6 +49,20 @@ def test_each_rule_sees_its_own_group_alone():
         np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-7)
 
 
+def test_the_steps_of_a_group_are_counted_without_its_parameters():
+    """As independent parameters may be updated one by one."""
+    rule = rules.Grouped(
+        {"convolutions": rules.Adam(0.1), "others": rules.Adam(0.2)},
+        ranks={"convolutions": 4},
+    )
+    vector = [tf.ones((2,))]
+    state = rule.initial_state(vector)
+    for _ in range(2):
+        updates, state = rule(vector, vector, state)
+    np.testing.assert_allclose(updates[0], [-0.2, -0.2], rtol=1e-4)
+    assert keras.tree.flatten(state.shared) == [2.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
@@ -83,27 +97,24 @@ def test_a_model_resumes_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"module": "os", "class_name": "system", "registered_name": None},
-        {"registered_name": "keras_l2l>L2LOptimizer"},
-        {"class_name": "__lambda__", "registered_name": None},
-    ],
-)
-def test_what_is_no_rule_is_not_made_of_a_group(tmp_path, part):
+def test_what_is_no_rule_is_not_made_of_a_group(tmp_path):
     rule = _grouped()
     rule.export(tmp_path / "rule")
     manifest = tmp_path / "rule" / "manifest.json"
     document = json.loads(manifest.read_text())
     config = L2LOptimizer(rule).get_config()
-    for group in (document["rule"], config["rule"]):
-        group["config"]["rules"]["others"].update(part)
-    manifest.write_text(json.dumps(document))
-    with pytest.raises(RuleFormatError, match="nested objects"):
-        load_rule(tmp_path / "rule")
-    with pytest.raises(ValueError, match="cannot be made"):
-        L2LOptimizer.from_config(config)
+    for part in (
+        {"module": "os", "class_name": "system", "registered_name": None},
+        {"registered_name": "keras_l2l>L2LOptimizer"},
+        {"class_name": "__lambda__", "registered_name": None},
+    ):
+        for group in (document["rule"], config["rule"]):
+            group["config"]["rules"]["others"].update(part)
+        manifest.write_text(json.dumps(document))
+        with pytest.raises(RuleFormatError, match="nested objects"):
+            load_rule(tmp_path / "rule")
+        with pytest.raises(ValueError, match="cannot be made"):
+            L2LOptimizer.from_config(config)
 
 
 SGD = rules.SGD()

@@ -75,7 +75,7 @@ def test_equals_an_outer_tape(task_name, rule_name):
 
 @pytest.mark.parametrize(
     "rule_name",
-    ["CoordinatewiseLSTM-averaging", "NTMBFGS", "NTMBFGS-low-rank", "Grouped"],
+    ["NTMBFGS", "NTMBFGS-low-rank", "Grouped"],
 )
 def test_of_rules_that_share_something(rule_name):
     """One pass over all coordinates, and never a share of them."""

@@ -12,40 +12,17 @@ class LSTMStack:
     layer and to the layer itself at the next step.
 
     Args:
-        rule: The `UpdateRule` that the weights belong to. They are called
-            `kernel_0`, `bias_0`, `kernel_1` and so on.
-        inputs: Integer. Inputs of the first layer, `I`.
-        units: Integer. Units of each layer, `H`.
-        kernel_initializers: List of initializers of the kernels, one for each
-            layer.
-        averaging_cells: Integer in [0, units]. Averaging cells of each layer.
+        kernels: List of variables, one for each layer, the first
+            `[I + H, 4 * H]`, the others `[2 * H, 4 * H]`; see `lstm_cell`.
+        biases: List of variables `[4 * H]`.
+        averaging_cells: Integer in [0, H]. Averaging cells of each layer.
             Defaults to `0`.
     """
 
-    def __init__(
-        self, rule, inputs, units, kernel_initializers, averaging_cells=0
-    ):
-        self.units = units
+    def __init__(self, kernels, biases, averaging_cells=0):
+        self.kernels = kernels
+        self.biases = biases
         self.averaging_cells = averaging_cells
-        self.dtype = rule.compute_dtype
-        self.kernels = []
-        self.biases = []
-        for layer, initializer in enumerate(kernel_initializers):
-            self.kernels.append(
-                rule.add_weight(
-                    shape=(inputs + units, 4 * units),
-                    initializer=initializer,
-                    name=f"kernel_{layer}",
-                )
-            )
-            self.biases.append(
-                rule.add_weight(
-                    shape=(4 * units,),
-                    initializer=forget_gate_open,
-                    name=f"bias_{layer}",
-                )
-            )
-            inputs = units
 
     def initial_state(self, count):
         """The hidden state before the first step.
@@ -56,7 +33,8 @@ class LSTMStack:
         Returns:
             Dict of tensors `[N, H]`: `hidden_0`, `cell_0` and so on.
         """
-        zeros = ops.zeros((count, self.units), self.dtype)
+        bias = self.biases[0]
+        zeros = ops.zeros((count, bias.shape[0] // 4), bias.dtype)
         return {
             f"{part}_{layer}": zeros
             for layer in range(len(self.kernels))

@@ -70,9 +70,11 @@ class Grouped(UpdateRule):
 
     def initial_state(self, parameters):
         local, shared = [None] * len(parameters), {}
-        for name, indices in self._indices(parameters).items():
-            state = self.rules[name].initial_state(
-                [parameters[i] for i in indices]
+        groups = self._indices(parameters)
+        for name, rule in self.rules.items():
+            indices = groups.get(name, [])
+            state = rule.initial_state(
+                [parameters[i] for i in indices] or _any_tensor(rule)
             )
             shared[name] = state.shared
             for i, value in zip(indices, state.local):
@@ -81,23 +83,19 @@ class Grouped(UpdateRule):
 
     def call(self, gradients, parameters, state):
         updates, local = [None] * len(parameters), [None] * len(parameters)
-        shared = dict(state.shared)
+        shared = {}
         groups = self._indices(parameters)
-        # A call may be for some of the tensors, and yet the step is one for
-        # all: what a group shares (a step count) moves on without them.
-        for name in shared.keys() - groups.keys():
-            rule, absent = (
-                self.rules[name],
-                [ops.zeros((1,), self.compute_dtype)],
-            )
-            begin = rule.initial_state(absent)
-            _, after = rule(absent, absent, begin._replace(shared=shared[name]))
-            shared[name] = after.shared
-        for name, indices in groups.items():
-            received, next_state = self.rules[name](
+        for name, rule in self.rules.items():
+            if name not in groups:
+                shared[name] = _moved_on(rule, state.shared[name])
+                continue
+            indices = groups[name]
+            received, next_state = rule(
                 [gradients[i] for i in indices],
                 [parameters[i] for i in indices],
-                RuleState([state.local[i] for i in indices], shared[name]),
+                RuleState(
+                    [state.local[i] for i in indices], state.shared[name]
+                ),
             )
             shared[name] = next_state.shared
             for i, update, value in zip(indices, received, next_state.local):
@@ -131,6 +129,24 @@ class Grouped(UpdateRule):
             )
             groups.setdefault(name, []).append(index)
         return groups
+
+
+def _moved_on(rule, shared):
+    """What the parameters of a rule share, after a step on none of them.
+
+    Parameters that are independent may come one by one, but a step count that
+    they share goes on with whichever comes.
+    """
+    if rule.independent == "nothing":
+        return shared
+    tensor = _any_tensor(rule)
+    state = RuleState(rule.initial_state(tensor).local, shared)
+    _, state = rule(tensor, tensor, state)
+    return state.shared
+
+
+def _any_tensor(rule):
+    return [ops.zeros((1,), rule.compute_dtype)]
 
 
 def _check_rules(rules):

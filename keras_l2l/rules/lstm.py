@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_l2l import checks, features
 from keras_l2l.rules.base import CoordinatewiseRule
-from keras_l2l.rules.cells import LSTMStack
+from keras_l2l.rules.cells import LSTMStack, forget_gate_open
 
 PREPROCESSING = ("log_and_sign", "raw")
 
@@ -66,16 +66,25 @@ class LSTMRule(CoordinatewiseRule):
         self.output_initializer = keras.initializers.get(output_initializer)
         self.seed = seed
 
-        self._stack = LSTMStack(
-            self,
-            inputs=extra_inputs + (2 if preprocessing == "log_and_sign" else 1),
-            units=units,
-            kernel_initializers=[
-                self._seeded(self.kernel_initializer, layer)
-                for layer in range(layers)
-            ],
-            averaging_cells=averaging_cells,
-        )
+        inputs = extra_inputs + (2 if preprocessing == "log_and_sign" else 1)
+        kernels, biases = [], []
+        for layer in range(layers):
+            kernels.append(
+                self.add_weight(
+                    shape=(inputs + units, 4 * units),
+                    initializer=self._seeded(self.kernel_initializer, layer),
+                    name=f"kernel_{layer}",
+                )
+            )
+            biases.append(
+                self.add_weight(
+                    shape=(4 * units,),
+                    initializer=forget_gate_open,
+                    name=f"bias_{layer}",
+                )
+            )
+            inputs = units
+        self._stack = LSTMStack(kernels, biases, averaging_cells)
         self._output_kernel = self.add_weight(
             shape=(units, outputs),
             initializer=self._seeded(self.output_initializer, layers),

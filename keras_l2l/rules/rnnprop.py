@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
-from keras_l2l.rules.cells import LSTMStack
+from keras_l2l.rules.cells import LSTMStack, forget_gate_open
 
 _EPSILON = 1e-12
 
@@ -77,15 +77,19 @@ class RNNprop(CoordinatewiseRule):
         self._input_bias = self.add_weight(
             shape=(units,), initializer="zeros", name="input_bias"
         )
-        self._stack = LSTMStack(
-            self,
-            inputs=units,
-            units=units,
-            kernel_initializers=[
-                keras.initializers.GlorotUniform(next(seeds))
-                for _ in range(layers)
-            ],
-        )
+        kernels = [
+            add(f"kernel_{layer}", 2 * units, 4 * units)
+            for layer in range(layers)
+        ]
+        biases = [
+            self.add_weight(
+                shape=(4 * units,),
+                initializer=forget_gate_open,
+                name=f"bias_{layer}",
+            )
+            for layer in range(layers)
+        ]
+        self._stack = LSTMStack(kernels, biases)
         self._output_kernel = add("output_kernel", units, 1)
         self._output_bias = self.add_weight(
             shape=(1,), initializer="zeros", name="output_bias"
