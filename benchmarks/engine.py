@@ -61,6 +61,7 @@ COLUMNS = {
     "relative_to_first_row": ("relative", ".2f"),
     "peak_megabytes": ("MB peak", ",.0f"),
     "process_megabytes": ("before", ",.0f"),
+    "built_megabytes": ("before the first update", ",.0f"),
     "held_megabytes": ("held", ",.0f"),
     "beside_megabytes": ("beside", ",.0f"),
     "bytes_beside_per_coordinate": ("B each", ",.0f"),

@@ -92,11 +92,13 @@ def _measure_update(variables):
     process = _peak()
     variables, gradients = make_variables(UPDATED, variables)
     optimizer.build(variables)
+    built = _peak()
     tf.function(lambda: optimizer.apply(gradients, variables))()
     return {
         "coordinates": UPDATED,
         "peak": _peak(),
         "process": process,
+        "built": built,
         "held": _bytes([*variables, *gradients, *optimizer.variables]),
     }
 
