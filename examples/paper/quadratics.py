@@ -1,8 +1,7 @@
 """Quadratic functions of ten dimensions: what sharing information brings.
 
-    python examples/paper/quadratics.py             # half an hour on one core
-    python examples/paper/quadratics.py --epochs 6  # four minutes
-    python examples/paper/quadratics.py --fast      # to see that it runs
+    python examples/paper/quadratics.py         # half an hour on one core
+    python examples/paper/quadratics.py --fast  # to see that it runs
 
 Four rules are meta-trained on random functions ‖Wθ - y‖², raw gradients as
 inputs: the LSTM, the same with global averaging cells, and NTM-BFGS with a full
@@ -31,6 +30,7 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("--fast", action="store_true")
 parser.add_argument("--epochs", type=int, default=50)
+parser.add_argument("--learning-rate", type=float, default=1e-3)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", type=pathlib.Path, default="runs/quadratics")
 arguments = parser.parse_args()
@@ -66,7 +66,7 @@ def meta_train(name, rule):
         seed=arguments.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(
-        3e-3, EPOCHS * STEPS_PER_EPOCH, alpha=0.01
+        arguments.learning_rate, EPOCHS * STEPS_PER_EPOCH, alpha=0.01
     )
     trainer.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0))
     trainer.fit(
