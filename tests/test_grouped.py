@@ -141,3 +141,23 @@ SGD = rules.SGD()
 def test_refuses(parts, ranks, message):
     with pytest.raises(ValueError, match=message):
         rules.Grouped(parts, ranks)
+
+
+def test_each_group_is_evaluated_where_its_rule_says():
+    averaging = rules.ScheduleFreeAdamW(0.1)
+    rule = rules.Grouped(
+        {"matrices": averaging, "others": rules.SGD(0.1)},
+        ranks={"matrices": 2},
+    )
+    parameters = [tf.zeros((2, 3)), tf.zeros((3,))]
+    gradients = [tf.ones((2, 3)), tf.ones((3,))]
+    state = rule.initial_state(parameters)
+    alone = averaging.initial_state(parameters[:1])
+    for _ in range(3):
+        _, state = rule(gradients, parameters, state)
+        _, alone = averaging(gradients[:1], parameters[:1], alone)
+    matrix, vector = rule.evaluation_parameters(parameters, state)
+    (expected,) = averaging.evaluation_parameters(parameters[:1], alone)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_array_equal(matrix, expected)
+    np.testing.assert_array_equal(vector, parameters[1])

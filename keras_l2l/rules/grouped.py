@@ -102,6 +102,19 @@ class Grouped(UpdateRule):
                 updates[i], local[i] = update, value
         return updates, RuleState(local, shared)
 
+    def evaluation_parameters(self, parameters, state):
+        result = list(parameters)
+        for name, indices in self._indices(parameters).items():
+            received = self.rules[name].evaluation_parameters(
+                [parameters[i] for i in indices],
+                RuleState(
+                    [state.local[i] for i in indices], state.shared[name]
+                ),
+            )
+            for i, value in zip(indices, received):
+                result[i] = value
+        return result
+
     def get_config(self):
         return {
             **super().get_config(),
