@@ -158,6 +158,6 @@ def test_each_group_is_evaluated_where_its_rule_says():
         _, alone = averaging(gradients[:1], parameters[:1], alone)
     matrix, vector = rule.evaluation_parameters(parameters, state)
     (expected,) = averaging.evaluation_parameters(parameters[:1], alone)
-    assert np.abs(expected).max() > 0.01
+    assert np.abs(expected).max() > 0.005
     np.testing.assert_array_equal(matrix, expected)
     np.testing.assert_array_equal(vector, parameters[1])
