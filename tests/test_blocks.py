@@ -40,8 +40,8 @@ def _trained(rule, block_size, steps=3, jit_compile=False):
 
 
 @pytest.mark.parametrize("name", components.RULES)
-# 7 coordinates in blocks of 4 have an odd first one, 20 none.
-@pytest.mark.parametrize("block_size", [4, 1000])
+# 20 coordinates in blocks of 8 have an odd first one, in blocks of 4 none.
+@pytest.mark.parametrize("block_size", [1, 4, 8, 1000])
 def test_blocks_of_any_size_are_the_step_as_a_whole(name, block_size):
     rule = components.RULES[name]()
     parameters = [tf.constant(value) for value in _values(0)]
