@@ -281,7 +281,12 @@ def learned_contender(rule, is_told=False):
     # Another rule of the same name has runs of its own.
     key = digest(rule).hex()[:8]
     if is_told:
-        return Contender(lambda steps: _Until(rule.copy(), steps), key=key)
+        # And so has one with another schedule.
+        schedule = Cooldown(1.0, total_steps=1)
+        return Contender(
+            lambda steps: _Until(rule.copy(), steps),
+            key=f"{key}-{schedule.name}-{schedule.share:g}",
+        )
     return Contender(lambda steps: rule.copy(), key=key)
 
 

@@ -207,6 +207,8 @@ class MetaTrainer(keras.Model):
             validation_episodes=validation_episodes,
             validation_freq=validation_freq,
         )
+        if validation_horizon is not None:
+            checks.positive_integers(validation_horizon=validation_horizon)
         meta_arguments.refuse_keras_backup(callbacks)
         validation_tasks = (
             []
@@ -281,7 +283,8 @@ class MetaTrainer(keras.Model):
         Returns:
             A float; infinity if an optimizee diverged.
         """
-        horizon = horizon or self.horizon
+        horizon = self.horizon if horizon is None else horizon
+        checks.positive_integers(episodes=episodes, horizon=horizon)
         weights = self._loss_weights
         if horizon != self.horizon:
             weights = np.ones(horizon, "float32")

@@ -47,15 +47,15 @@ def run(
     """
     recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)
-    rule = getattr(rules, recipe.rule)(
-        **recipe.rule_arguments, seed=recipe.seed
-    )
+    rule = make_rule(recipe)
     task = make_task(recipe)
     # By default fresh optimizees on the training data: the test data stay
     # unseen.
     validation_task = (
         _make(recipe.validation_task, recipe.validation_arguments) or task
     )
+    # Before the training, which would be in vain if its data were missing.
+    score_task = _make_score_task(recipe)
     losses = []
     for index, stage in enumerate(recipe.stages):
         trainer = _make_trainer(rule, task, recipe, stage)
@@ -71,7 +71,7 @@ def run(
             backup_dir=output_dir / f"backup-{index + 1}",
         )
         losses += history.history.get("val_loss", [])
-    scores = score(rule, recipe)
+    scores = _score(rule, recipe, score_task, _SCORE_SEEDS)
     if losses:
         scores["validation_loss"] = min(losses)
     path = output_dir / recipe.name
@@ -101,24 +101,19 @@ def score(rule, recipe, seeds=_SCORE_SEEDS):
         dict from the steps (as strings) to a list with the loss on the test
         data for each seed.
     """
-    name, arguments = recipe.score_task, recipe.score_arguments
-    if name is None:
-        name, arguments = recipe.task, recipe.task_arguments
-    task = _make(name, arguments)
-    episodes = [
-        episode_seed(recipe.seed, "test", index) for index in range(seeds)
-    ]
-    last, every = max(recipe.score_steps), math.gcd(*recipe.score_steps)
-    curves = evaluation.learning_curves(rule, task, episodes, last, every)
-    columns = evaluation.recorded_steps(last, every)
-    return {
-        "task": task.name,
-        "seeds": episodes,
-        "test_loss": {
-            str(step): curves.test_losses[:, columns.index(step)].tolist()
-            for step in recipe.score_steps
-        },
-    }
+    return _score(rule, recipe, _make_score_task(recipe), seeds)
+
+
+def make_rule(recipe):
+    """The rule that a recipe trains, as it is at first.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        An `UpdateRule`.
+    """
+    return _make_rule(recipe.rule, recipe.rule_arguments, recipe.seed)
 
 
 def make_task(recipe):
@@ -136,6 +131,41 @@ def make_task(recipe):
         is_list = isinstance(made, list)
         made = [augment(task) for task in made] if is_list else augment(made)
     return made
+
+
+def _make_rule(name, arguments, seed):
+    if "rules" not in arguments:
+        return getattr(rules, name)(**arguments, seed=seed)
+    # Each of a group has weights of its own.
+    made = {
+        key: _make_rule(of_one["rule"], of_one["arguments"], seed + 1000 * i)
+        for i, (key, of_one) in enumerate(arguments["rules"].items())
+    }
+    return getattr(rules, name)(**{**arguments, "rules": made})
+
+
+def _make_score_task(recipe):
+    """The task of a recipe's score: by default that of training, as it is."""
+    if recipe.score_task is None:
+        return _make(recipe.task, recipe.task_arguments)
+    return _make(recipe.score_task, recipe.score_arguments)
+
+
+def _score(rule, recipe, task, seeds):
+    episodes = [
+        episode_seed(recipe.seed, "test", index) for index in range(seeds)
+    ]
+    last, every = max(recipe.score_steps), math.gcd(*recipe.score_steps)
+    curves = evaluation.learning_curves(rule, task, episodes, last, every)
+    columns = evaluation.recorded_steps(last, every)
+    return {
+        "task": task.name,
+        "seeds": episodes,
+        "test_loss": {
+            str(step): curves.test_losses[:, columns.index(step)].tolist()
+            for step in recipe.score_steps
+        },
+    }
 
 
 def _make(names, arguments):

@@ -77,7 +77,8 @@ class Recipe:
         name: String.
         description: String, one sentence.
         rule: String, the name of a class of `keras_l2l.rules`.
-        rule_arguments: Dict, its arguments.
+        rule_arguments: Dict, its arguments. Of `Grouped`, `rules` are dicts
+            with a `rule` and `arguments`, again.
         task: String, the name of a function or class of `keras_l2l.tasks`; or
             a tuple of them, all of whose tasks are trained on.
         task_arguments: Dict, its arguments; or a tuple of them.
@@ -124,6 +125,62 @@ class Recipe:
     score_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     score_steps: tuple[int, ...] = (100, 200)
 
+
+# Of the paper's rule for convolutional networks.
+_CONVOLUTIONAL: dict[str, Any] = {
+    "rule": "Grouped",
+    "rule_arguments": {
+        "rules": {
+            "convolutions": {"rule": "CoordinatewiseLSTM", "arguments": {}},
+            "others": {"rule": "CoordinatewiseLSTM", "arguments": {}},
+        },
+        "ranks": {"convolutions": 4},
+    },
+    "stages": (
+        Stage(
+            horizon=100,
+            optimizees=1,
+            epochs=30,
+            steps_per_epoch=50,
+            learning_rate=2e-3,
+            beta_2=0.99,
+            decay_epochs=40,
+            validation_freq=0,
+        ),
+        # Longer unrolls, and then longer episodes, make it patient.
+        Stage(
+            unroll=100,
+            horizon=400,
+            optimizees=1,
+            loss_weights="linear",
+            epochs=8,
+            steps_per_epoch=32,
+            learning_rate=7e-4,
+            beta_2=0.99,
+            decay_epochs=10,
+            final_rate=0.1,
+            validation_freq=0,
+            seed=77,
+        ),
+        Stage(
+            unroll=100,
+            horizon=1000,
+            optimizees=1,
+            loss_weights="linear",
+            epochs=5,
+            steps_per_epoch=30,
+            learning_rate=3e-4,
+            beta_2=0.99,
+            decay_epochs=5,
+            final_rate=0.05,
+            seed=78,
+        ),
+    ),
+    "validation_horizon": 1000,
+    "validation_episodes": 2,
+    "score_task": "cifar_convnet",
+    "score_steps": (10, 100),
+}
 
 _RECIPES = {
     recipe.name: recipe
@@ -299,6 +356,27 @@ _RECIPES = {
                     validation_freq=2,
                 ),
             ),
+        ),
+        Recipe(
+            name="lstm-cifar",
+            description=(
+                "Two coordinatewise LSTMs of Andrychowicz et al. (2016), one "
+                "for the kernels of convolutions, trained on their CIFAR-10 "
+                "optimizee with images of half the size."
+            ),
+            task="cifar_convnet",
+            task_arguments={"size": 16},
+            **_CONVOLUTIONAL,
+        ),
+        Recipe(
+            name="lstm-cifar-sub",
+            description=(
+                "As lstm-cifar, but trained on the images of five labels "
+                "alone: the LSTM-sub of Andrychowicz et al. (2016)."
+            ),
+            task="cifar_convnet",
+            task_arguments={"size": 16, "labels": (5, 6, 7, 8, 9)},
+            **_CONVOLUTIONAL,
         ),
         Recipe(
             name="lstm-digits",

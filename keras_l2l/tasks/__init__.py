@@ -8,7 +8,7 @@ from keras_l2l.tasks.augmentation import (
     Reparametrization,
 )
 from keras_l2l.tasks.base import Task
-from keras_l2l.tasks.image import digits_mlp, mnist_mlp
+from keras_l2l.tasks.image import cifar_convnet, digits_mlp, mnist_mlp
 from keras_l2l.tasks.keras_model import KerasTask
 from keras_l2l.tasks.mixture import mixture
 from keras_l2l.tasks.quadratic import Quadratic
@@ -22,6 +22,7 @@ __all__ = [
     "RandomScaling",
     "Reparametrization",
     "Task",
+    "cifar_convnet",
     "digits_mlp",
     "mixture",
     "mnist_mlp",
