@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from keras_l2l import experiments
+
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
     "compare_on_your_model.py": [
@@ -13,7 +15,7 @@ ARGUMENTS = {
     ],
     "use_in_keras.py": ["--epochs", "1"],
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
-    "paper/quadratics.py": ["--fast"],
+    **{f"paper/{name}.py": ["--output", "out"] for name in experiments.names()},
 }
 
 
