@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from keras_l2l import experiments
+from tests import components
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
@@ -24,7 +25,18 @@ def test_every_example_is_run():
     assert {str(path.relative_to(EXAMPLES)) for path in found} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[components.needs_mnist, components.needs_cifar]
+            if name.startswith("paper")
+            else (),
+        )
+        for name in ARGUMENTS
+    ],
+)
 def test_example(name, tmp_path):
     finished = subprocess.run(
         [sys.executable, EXAMPLES / name, *ARGUMENTS[name]],
