@@ -125,7 +125,9 @@ class Grouped(UpdateRule):
         """
         return [
             self._selection.group_of(tuple(parameter.shape), path)
-            for parameter, path in zip(parameters, _paths(parameters, paths))
+            for parameter, path in zip(
+                parameters, _paths(parameters, paths), strict=True
+            )
         ]
 
     def initial_state(self, parameters):
