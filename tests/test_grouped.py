@@ -254,15 +254,9 @@ def _task():
 
 
 def _of_convolutions():
-    paths = rules.paths_of(_convnet(), "Conv2D")
     return rules.Grouped(
-        {
-            name: rules.CoordinatewiseLSTM(
-                units=3, layers=1, seed=seed, name=name
-            )
-            for seed, name in enumerate("ab")
-        },
-        paths={"a": paths},
+        {"a": rules.Adam(0.1, name="a"), "b": rules.Adam(0.01, name="b")},
+        paths={"a": rules.paths_of(_convnet(), "Conv2D")},
     )
 
 

@@ -27,7 +27,7 @@ class Grouped(UpdateRule):
     they stay as they are while an optimizee trains and when it is saved.
     Tensors alone have no path. `L2LOptimizer` and `KerasTask` know them; else
     call `named_initial_state`. The exported graph is that of a vector without
-    a path.
+    a path and of unknown size.
 
     Args:
         rules: Dict from the names of the groups to their `UpdateRule`s, all
