@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import L2LOptimizer, MetaTrainer, load_rule, rules, tasks
+from keras_l2l.evolution import PersistentES
 from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.saving import RuleFormatError
@@ -289,7 +290,13 @@ def test_the_meta_gradient_tensor_by_tensor_is_the_same():
 
 def test_meta_training_resumes_with_the_same_numbers(tmp_path):
     def train(directory, epochs):
-        trainer = MetaTrainer(_of_convolutions(), _task(), horizon=6, unroll=2)
+        trainer = MetaTrainer(
+            _of_convolutions(),
+            _task(),
+            horizon=6,
+            unroll=2,
+            estimator=PersistentES(jit_compile=False),
+        )
         trainer.compile("adam")
         trainer.fit(
             epochs=epochs,
