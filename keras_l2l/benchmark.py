@@ -299,7 +299,10 @@ class _Until(rules.UpdateRule):
         self._schedule = Cooldown(1.0, steps)
 
     def initial_state(self, parameters):
-        local, shared = self._rule.initial_state(parameters)
+        return self.named_initial_state(parameters, None)
+
+    def named_initial_state(self, parameters, paths):
+        local, shared = self._rule.named_initial_state(parameters, paths)
         return rules.RuleState(local, (shared, ops.zeros((), "float32")))
 
     def call(self, gradients, parameters, state):

@@ -10,6 +10,7 @@ from keras_l2l.compiled import compile_backward, compile_rule
 from keras_l2l.meta_gradient import Estimate, MetaGradientEstimator
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.unroll import (
+    initial_rule_state,
     inner_step,
     loss_and_gradients,
     loss_dtype,
@@ -103,7 +104,7 @@ class Imitation(MetaGradientEstimator):
             is_taught=tf.constant(draw < self.rate),
             own=self.estimator.start(rule, task, seed),
             shown=shown,
-            watched=rule.initial_state(parameters),
+            watched=initial_rule_state(rule, task, parameters),
         )
 
     def __call__(self, rule, task, carry, meta_loss, seed):

@@ -67,7 +67,7 @@ def _state_per_coordinate(rule):
     """Numbers and bytes that each further coordinate adds to the state."""
 
     def sizes(count):
-        state = rule.initial_state([tf.zeros([count])])
+        state = rule.named_initial_state([tf.zeros([count])], [""])
         tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(state)]
         numbers = [t.shape.num_elements() for t in tensors]
         return sum(numbers), sum(
@@ -86,7 +86,7 @@ def _update_seconds(rule, coordinates, seed):
     shape = [coordinates // columns, columns]
     gradients = [tf.random.stateless_normal(shape, [seed, 0])]
     parameters = [tf.zeros(shape)]
-    state = rule.initial_state(parameters)
+    state = rule.named_initial_state(parameters, [""])
 
     @tf.function
     def update(state):

@@ -13,6 +13,7 @@ from keras_l2l.blocks import update_in_blocks
 from keras_l2l.cooldown import Cooldown
 from keras_l2l.guard import Guard
 from keras_l2l.rules import RuleState, UpdateRule
+from keras_l2l.rules.selection import without_numbers
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -170,6 +171,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self._checkpointed = tf.Module()
         self._checkpointed.meta_parameters = self.rule.weights
         self._preset_digest = rule_config.digest(self.rule)
+        # Of the variables, if the rule goes by them, as it first saw them.
+        self._paths = _Box(None)
 
     def build(self, variables):
         """Creates the hidden state of the rule.
@@ -190,7 +193,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         # A replica may build while it traces a function; the values must not
         # belong to that function.
         with tf.init_scope():
-            state = self._initial_state([variables[i] for i in learned])
+            state = self._initial_state(variables, learned)
         super().build(variables)
         local, dtypes = [None] * len(variables), [None] * len(variables)
         for i, initial in zip(learned, state.local):
@@ -199,7 +202,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                 _native(variables[i])
             ):
                 local[i] = self._add_slots(
-                    _path(variables[i]), initial, variables[i]
+                    _path(variables[i]).replace("/", "_"), initial, variables[i]
                 )
         self._slots = _Slots(
             RuleState(local, self._add_slots("shared", state.shared)),
@@ -239,6 +242,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             "state_dtype": self.state_dtype,
             "guard": self.guard,
             "rule": self._rule_config(),
+            **({"paths": paths} if (paths := self._paths.value) else {}),
         }
 
     @classmethod
@@ -250,11 +254,14 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                 config["rule"] = rule_config.deserialize(
                     config["rule"], custom_objects
                 )
-            return super().from_config(config, custom_objects)
+            paths = config.pop("paths", None)
+            optimizer = super().from_config(config, custom_objects)
         except TypeError as error:
             raise ValueError(
                 f"`{cls.__name__}` cannot be made from its config: {error}"
             ) from error
+        optimizer._paths = _Box(paths)
+        return optimizer
 
     def _distributed_tf_update_step(
         self, distribution, grads_and_vars, learning_rate
@@ -334,15 +341,23 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         chosen = guard._replace(snapshots=[guard.snapshots[i] for i in indices])
         return tree.map_structure(_native, chosen)
 
-    def _initial_state(self, variables):
+    def _initial_state(self, variables, learned):
         """The hidden state; of each variable, if that is enough, a coordinate.
 
         For a large model the whole would need memory for a second state.
         """
-        if self.rule.independent != "coordinates":
-            return self.rule.initial_state(variables)
-        state = self.rule.initial_state([ops.zeros((1,))])
-        return RuleState(state.local * len(variables), state.shared)
+        if self.rule.independent == "coordinates":
+            state = self.rule.initial_state([ops.zeros((1,))])
+            return RuleState(state.local * len(learned), state.shared)
+        paths = [_path(variable) for variable in variables]
+        if self.rule.reads_paths:
+            # A model that was loaded from a file may have others than before.
+            if _are_of_one_model(self._paths.value, paths):
+                paths = self._paths.value
+            self._paths = _Box(paths)
+        return self.rule.named_initial_state(
+            [variables[i] for i in learned], [paths[i] for i in learned]
+        )
 
     def _add_slots(self, prefix, initial, variable=None):
         """A structure of tensors → the same of optimizer variables."""
@@ -431,8 +446,21 @@ def _native(variable):
 
 
 def _path(variable):
-    name = getattr(variable, "path", variable.name)
-    return name.replace("/", "_").replace(":", "_")
+    # A `tf.Variable` has a name alone, with the number of an output.
+    return getattr(variable, "path", variable.name).partition(":")[0]
+
+
+def _are_of_one_model(paths, others):
+    """Whether paths may be others because a model was saved and loaded.
+
+    Keras then leaves out the names of layers around a layer, and numbers
+    those anew that it has numbered.
+    """
+
+    def ends(paths):
+        return [without_numbers(path).split("/")[-2:] for path in paths]
+
+    return paths is not None and ends(paths) == ends(others)
 
 
 def _dense(gradient):

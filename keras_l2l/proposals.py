@@ -233,7 +233,10 @@ def _history(rules, task, steps, seed):
 
     carry = start(learned, task, seed)
     parameters = unpack(learned, task, carry.parameters)
-    states = [rule.initial_state(parameters) for rule in rules.values()]
+    states = [
+        rule.named_initial_state(parameters, task.parameter_paths)
+        for rule in rules.values()
+    ]
     moments = {}
     for index in range(max(steps) + 1):
         carry, states, moment = step(carry, states)

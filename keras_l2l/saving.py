@@ -232,14 +232,22 @@ def _meta_parameters(rule):
 def _module(rule, variables):
     """`(tf.Module, signatures)`: the rule on `n` coordinates."""
     dtype = rule.compute_dtype
-    template = rule.initial_state([keras.ops.zeros((1,), dtype)])
+    count = tf.TensorSpec([], tf.int32, "n")
+
+    def state_of(n):
+        return rule.named_initial_state([tf.zeros([n], dtype)], [""])
+
+    # Of an unknown number of coordinates: a rule may go by that.
+    template = (
+        tf.function(state_of, autograph=False)
+        .get_concrete_function(count)
+        .structured_outputs
+    )
     keys = list(_flatten(template))
 
-    @tf.function(
-        autograph=False, input_signature=[tf.TensorSpec([], tf.int32, "n")]
-    )
+    @tf.function(autograph=False, input_signature=[count])
     def initial_state(n):
-        return _flatten(rule.initial_state([tf.zeros([n], dtype)]))
+        return _flatten(state_of(n))
 
     coordinates = tf.TensorSpec([None], dtype)
     tensors = initial_state.get_concrete_function().structured_outputs

@@ -36,7 +36,7 @@ def recorded_bytes(rule, steps):
     """
     coordinate = [tf.zeros([1], rule.compute_dtype)]
     return steps * recording.count_bytes(
-        [coordinate * 2, rule.initial_state(coordinate)]
+        [coordinate * 2, rule.named_initial_state(coordinate, [""])]
     )
 
 

@@ -73,10 +73,26 @@ def start(rule, task, seed):
     return Carry(
         parameters=parameters,
         model_state=list(model_state),
-        rule_state=rule.initial_state(parameters),
+        rule_state=initial_rule_state(rule, task, parameters),
         step=tf.zeros_like(seed, tf.int32),
         seed=tf.constant(seed, tf.int32),
     )
+
+
+def initial_rule_state(rule, task, parameters):
+    """The hidden state before the first step of an optimizee.
+
+    Args:
+        rule: An `UpdateRule`.
+        task: A `Task`, or a `SideBySide`.
+        parameters: List of tensors, as in a `Carry`.
+
+    Returns:
+        A `RuleState`.
+    """
+    if rule.independent == "coordinates":
+        return rule.initial_state(parameters)
+    return rule.named_initial_state(parameters, task.parameter_paths)
 
 
 def compile_unroll(rule, task, jit_compile=False):
@@ -290,8 +306,9 @@ def is_stackable(rule):
     Returns:
         A boolean.
     """
-    shared = rule.initial_state([tf.zeros([1])]).shared
-    return rule.independent == "coordinates" and not tf.nest.flatten(shared)
+    if rule.independent != "coordinates":
+        return False
+    return not tf.nest.flatten(rule.initial_state([tf.zeros([1])]).shared)
 
 
 def _count(task):

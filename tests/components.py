@@ -87,6 +87,16 @@ RULES = {
         },
         ranks={"matrices": 2},
     ),
+    "Grouped-shapes": lambda: rules.Grouped(
+        {
+            "narrow": rules.RNNprop(units=3, layers=1, seed=2),
+            "scalars": rules.Adam(0.01),
+            "others": rules.CoordinatewiseLSTM(units=3, layers=1, seed=1),
+        },
+        shapes={"narrow": (None, 2)},
+        sizes={"scalars": (None, 1)},
+        ranks={"scalars": 0},
+    ),
     "Hierarchical": lambda: _with_random_meta_parameters(
         rules.Hierarchical(units=4, coordinate_units=3, seed=1)
     ),

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import L2LOptimizer, load_rule, rules
+from keras_l2l import L2LOptimizer, MetaTrainer, load_rule, rules, tasks
+from keras_l2l.evolution import PersistentES
+from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.saving import RuleFormatError
+from keras_l2l.unroll import start
 
 
 def _lstm(seed):
@@ -95,6 +99,222 @@ def test_a_model_resumes_bit_for_bit(tmp_path):
         one.fit(x, y, shuffle=False, verbose=0)
     for one, two in zip(model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def _by_path():
+    return rules.Grouped(
+        {"biases": _lstm(1), "gates": _lstm(2), "others": _lstm(3)},
+        paths={"biases": "bias", "gates": "bidirectional/*kernel"},
+    )
+
+
+def _recurrent():
+    """Of whose paths Keras leaves out a part when it is loaded."""
+    model = keras.Sequential(
+        [
+            keras.Input((3, 2)),
+            keras.layers.Bidirectional(keras.layers.LSTM(2)),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(L2LOptimizer(_by_path()), "mse")
+    return model
+
+
+X = np.random.default_rng(0).normal(size=(8, 3, 2)).astype("float32")
+Y = X.sum((1, 2))
+OF_RECURRENT = [*("gates", "gates", "biases") * 2, "others", "biases"]
+
+
+def test_a_model_resumes_in_the_same_groups(tmp_path):
+    model = _recurrent()
+    model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+    variables = model.trainable_variables
+    assert _by_path().groups_of(variables) == OF_RECURRENT
+    twin = model
+    for _ in range(2):
+        twin.save(tmp_path / "model.keras")
+        twin = keras.models.load_model(tmp_path / "model.keras")
+    assert _by_path().groups_of(twin.trainable_variables) != OF_RECURRENT
+    for one in (model, twin):
+        one.fit(X, Y, shuffle=False, verbose=0)
+    for one, two in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_another_model_has_groups_of_its_own():
+    model = _recurrent()
+    model.fit(X, Y, verbose=0)
+    config = model.optimizer.get_config()
+    optimizer = L2LOptimizer.from_config(config)
+    assert optimizer.get_config() == config
+    gates = [keras.Variable(np.ones(3), name="gate") for _ in OF_RECURRENT]
+    optimizer.build(gates)
+    assert optimizer.get_config()["paths"] == [v.path for v in gates]
+
+
+def _equals_one_optimizer_a_group(model, rule):
+    """`model` is built; its groups are those of `rule`."""
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    groups = rule.groups_of(model.trainable_variables)
+    x = np.random.default_rng(0).normal(size=(8, 6, 6, 1)).astype("float32")
+    y = x.sum((1, 2, 3))
+    model.compile(L2LOptimizer(rule, guard=False), "mse")
+    model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    optimizers = {
+        name: L2LOptimizer(part, guard=False)
+        for name, part in rule.rules.items()
+    }
+    variables = twin.trainable_variables
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean((twin(x, training=True)[:, 0] - y) ** 2)
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        for name, optimizer in optimizers.items():
+            own = [i for i, group in enumerate(groups) if group == name]
+            optimizer.apply(
+                [gradients[i] for i in own], [variables[i] for i in own]
+            )
+    for one, two in zip(variables, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+    return groups
+
+
+def _convnet():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(2, 3, activation="tanh", name="stem"),
+            keras.layers.Conv2D(2, 3, activation="tanh"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make_arguments", "expected"),
+    [
+        (lambda _: {"paths": {"a": "bias"}}, "bababa"),
+        (lambda _: {"paths": {"a": "*conv2d*/kernel"}}, "bbabbb"),
+        (lambda _: {"shapes": {"a": (3, 3, None, 2)}}, "ababbb"),
+        (lambda _: {"sizes": {"a": (10, 30)}}, "abbbbb"),
+        (
+            lambda model: {"paths": {"a": rules.paths_of(model, "Conv2D")}},
+            "aaaabb",
+        ),
+        (
+            lambda model: {
+                "paths": {"a": rules.paths_of(model, keras.layers.Conv2D)},
+                "ranks": {"a": 4},
+            },
+            "ababbb",
+        ),
+    ],
+    ids=["path", "glob", "shape", "size", "layer", "layer and rank"],
+)
+def test_equals_one_optimizer_a_group(make_arguments, expected):
+    model = _convnet()
+    rule = rules.Grouped(
+        {"a": _lstm(1), "b": _lstm(2)}, **make_arguments(model)
+    )
+    assert "".join(_equals_one_optimizer_a_group(model, rule)) == expected
+
+
+def test_groups_of_a_trained_rule_can_be_selected_anew(tmp_path):
+    _grouped().export(tmp_path / "rule")
+    trained = load_rule(tmp_path / "rule")
+    paths = {"convolutions": ["stem/*", "conv2d/kernel"]}
+    rule = rules.Grouped(trained.rules, paths=paths)
+    rule.export(tmp_path / "again")
+    twin = load_rule(tmp_path / "again")
+    assert twin.get_config() == rule.get_config()
+    for one, two in zip(twin.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    groups = twin.groups_of(_convnet().trainable_variables)
+    assert groups == ["convolutions"] * 3 + ["others"] * 3
+    # The graph is that of a vector without a path.
+    module = tf.saved_model.load(tmp_path / "again")
+    updates, state = module.update(
+        tf.ones(3), tf.zeros(3), module.initial_state(3)
+    )
+    (expected,) = _run_once(_lstm(2), [tf.ones(3)])
+    np.testing.assert_allclose(updates, expected, rtol=1e-6)
+    assert "local__others__hidden_0" in state
+
+
+def _run_once(rule, gradients):
+    state = rule.initial_state(gradients)
+    return rule(gradients, [tf.zeros_like(g) for g in gradients], state)[0]
+
+
+def _task():
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 1)).astype("float32")
+    return tasks.KerasTask(_convnet, (x, x.sum((1, 2, 3))), "mse", 8)
+
+
+def _of_convolutions():
+    return rules.Grouped(
+        {"a": rules.Adam(0.1, name="a"), "b": rules.Adam(0.01, name="b")},
+        paths={"a": rules.paths_of(_convnet(), "Conv2D")},
+    )
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda task: task,
+        lambda task: tasks.GradientNoise(tasks.Reparametrization(task)),
+    ],
+)
+def test_a_task_knows_the_paths_of_its_model(augment):
+    carry = start(_of_convolutions(), augment(_task()), seed=3)
+    groups = [next(iter(local)) for local in carry.rule_state.local]
+    assert groups == list("aaaabb")
+
+
+def test_the_meta_gradient_tensor_by_tensor_is_the_same():
+    rule, task = _of_convolutions(), _task()
+    carry = start(rule, task, seed=0)
+    one, two = (
+        TruncatedBackpropagation(memory_budget=memory_budget)(
+            rule, task, carry, MetaLoss(tf.ones(2)), tf.constant([0, 0])
+        ).gradients
+        for memory_budget in (2**30, 1)
+    )
+    for ours, theirs in zip(one, two, strict=True):
+        assert np.abs(ours).max() > 0
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_meta_training_resumes_with_the_same_numbers(tmp_path):
+    def train(directory, epochs):
+        trainer = MetaTrainer(
+            _of_convolutions(),
+            _task(),
+            horizon=6,
+            unroll=2,
+            estimator=PersistentES(jit_compile=False),
+        )
+        trainer.compile("adam")
+        trainer.fit(
+            epochs=epochs,
+            steps_per_epoch=2,
+            backup_dir=tmp_path / directory,
+            verbose=0,
+        )
+        return trainer.rule.get_weights()
+
+    expected = train("whole", 2)
+    train("parts", 1)
+    for one, two in zip(expected, train("parts", 2), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_task_without_a_model_has_no_paths():
+    with pytest.raises(ValueError, match="a property `parameter_paths`"):
+        start(_of_convolutions(), tasks.Quadratic(), seed=0)
 
 
 def test_what_is_no_rule_is_not_made_of_a_group(tmp_path):

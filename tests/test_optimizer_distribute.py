@@ -43,6 +43,16 @@ class Normalised(rules.UpdateRule):
         return updates, RuleState(local, {"memory": memory})
 
 
+def grouped():
+    return rules.Grouped(
+        {
+            "biases": rules.CoordinatewiseLSTM(units=3, layers=1, seed=0),
+            "others": rules.Hierarchical(units=3, coordinate_units=2),
+        },
+        paths={"biases": "bias"},
+    )
+
+
 def dense(optimizer, policy="float32", **kwargs):
     ones = keras.initializers.Constant(0.3)
     model = keras.Sequential(
@@ -101,11 +111,20 @@ def assert_close(one, two, atol=1e-6):
         (2, lambda: dense(make())),
         (4, lambda: dense(make())),
         (2, lambda: dense(L2LOptimizer(Normalised()))),
+        (2, lambda: dense(L2LOptimizer(grouped()))),
         (2, lambda: dense(make(weight_decay=0.01, use_ema=True))),
         (2, lambda: embedding(make())),
         (2, lambda: dense(make(), "mixed_bfloat16")),
     ],
-    ids=["two", "four", "shared", "decay and average", "embedding", "bfloat16"],
+    ids=[
+        "two",
+        "four",
+        "shared",
+        "grouped",
+        "decay and average",
+        "embedding",
+        "bfloat16",
+    ],
 )
 def test_fit_agrees_with_one_device(replicas, build):
     one = build()

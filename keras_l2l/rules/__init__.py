@@ -16,6 +16,7 @@ from keras_l2l.rules.memory import NTMBFGS
 from keras_l2l.rules.prodigy import Prodigy
 from keras_l2l.rules.rnnprop import RNNprop
 from keras_l2l.rules.schedule_free import ScheduleFreeAdamW
+from keras_l2l.rules.selection import paths_of
 
 __all__ = [
     "NTMBFGS",
@@ -34,4 +35,5 @@ __all__ = [
     "RuleState",
     "ScheduleFreeAdamW",
     "UpdateRule",
+    "paths_of",
 ]

@@ -84,6 +84,29 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             A `RuleState`.
         """
 
+    @property
+    def reads_paths(self):
+        """Whether `named_initial_state` depends on the paths."""
+        return False
+
+    def named_initial_state(self, parameters, paths):
+        """The hidden state before the first step, of parameters with names.
+
+        For a rule that treats parameters by their place in the model.
+        Whatever it decides by that must be in the state: no later call has
+        the paths.
+
+        Args:
+            parameters: List of tensors (or variables) of any shapes.
+            paths: List of strings, one for each, as in `variable.path`:
+                `"dense/kernel"`, or `""` for a parameter that is not in a
+                model. `None` if they are not known.
+
+        Returns:
+            A `RuleState`. Defaults to `initial_state(parameters)`.
+        """
+        return self.initial_state(parameters)
+
     @abc.abstractmethod
     def call(self, gradients, parameters, state):
         """One step.

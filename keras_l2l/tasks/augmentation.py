@@ -31,6 +31,10 @@ class _Augmentation(Task):
         super().__init__(f"{task.name}-{suffix}")
         self.task = task
 
+    @property
+    def parameter_paths(self):
+        return self.task.parameter_paths
+
     def _generator(self, seed):
         """What an episode draws from; in each augmentation another one."""
         return np.random.default_rng([seed, len(list(_inner_tasks(self)))])

@@ -76,6 +76,14 @@ class Task(abc.ABC):
         parameters, _ = self.initial_parameters(0)
         return [tf.TensorSpec(p.shape, p.dtype) for p in parameters]
 
+    @property
+    def parameter_paths(self):
+        """List of strings, one for each parameter: where in a model it is.
+
+        As in `variable.path`. Defaults to `None`: there is no model.
+        """
+        return None
+
     def __repr__(self):
         return f"<{type(self).__name__} {self.name!r}>"
 

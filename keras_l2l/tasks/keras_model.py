@@ -141,6 +141,10 @@ class KerasTask(Task):
             total += float(loss) * (end - begin)
         return total / examples
 
+    @property
+    def parameter_paths(self):
+        return [v.path for v in self._model.trainable_variables]
+
     @functools.cached_property
     def _test_function(self):
         # Partial, or TensorFlow would add up the traces of all tasks and warn
