@@ -131,8 +131,11 @@ _CONVOLUTIONAL: dict[str, Any] = {
     "rule": "Grouped",
     "rule_arguments": {
         "rules": {
-            "convolutions": {"rule": "CoordinatewiseLSTM", "arguments": {}},
-            "others": {"rule": "CoordinatewiseLSTM", "arguments": {}},
+            name: {
+                "rule": "CoordinatewiseLSTM",
+                "arguments": {"derivative_smoothing": 1e-3},
+            }
+            for name in ("convolutions", "others")
         },
         "ranks": {"convolutions": 4},
     },
@@ -174,6 +177,23 @@ _CONVOLUTIONAL: dict[str, Any] = {
             decay_epochs=5,
             final_rate=0.05,
             seed=78,
+        ),
+        # That steps must shrink where the gradient is mostly noise, only
+        # second derivatives show.
+        Stage(
+            unroll=100,
+            horizon=1000,
+            optimizees=1,
+            loss_weights="linear",
+            second_derivatives=True,
+            clipnorm=1.0,
+            epochs=8,
+            steps_per_epoch=20,
+            learning_rate=5e-4,
+            beta_2=0.99,
+            decay_epochs=8,
+            final_rate=0.05,
+            seed=79,
         ),
     ),
     "validation_horizon": 1000,
