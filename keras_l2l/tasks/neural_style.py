@@ -169,8 +169,8 @@ def neural_art(
     split="train",
     size=64,
     content_weight=1.0,
-    style_weight=1.0,
-    variation_weight=1.0,
+    style_weight=0.5,
+    variation_weight=4.0,
 ):
     """The paper's neural art, with photographs that need no download.
 
@@ -184,8 +184,8 @@ def neural_art(
         split: `"train"` or `"test"`: which contents. Defaults to `"train"`.
         size: Integer, at most 256. Pixels of a side. Defaults to `64`.
         content_weight: Float, see `NeuralStyle`. Defaults to `1.0`.
-        style_weight: Float, see `NeuralStyle`. Defaults to `1.0`.
-        variation_weight: Float, see `NeuralStyle`. Defaults to `1.0`.
+        style_weight: Float, see `NeuralStyle`. Defaults to `0.5`.
+        variation_weight: Float, see `NeuralStyle`. Defaults to `4.0`.
 
     Returns:
         A `NeuralStyle`.
