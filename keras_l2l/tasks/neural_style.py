@@ -100,11 +100,11 @@ class NeuralStyle(Task):
                 "Argument `contents` must hold at least one image. "
                 "Received an empty sequence"
             )
-        style = _image("style", style)
+        self.style = _image("style", style)
         self._network, self._content_count = _network(
             features, content_layers, style_layers
         )
-        _, self._style_grams = self._describe(style[np.newaxis])
+        _, self._style_grams = self._describe(self.style[np.newaxis])
 
     def content(self, seed):
         """The content image of an episode.
