@@ -135,7 +135,7 @@ def compare(
     name="learned",
     progress=None,
 ):
-    """Compares a learned rule with hand-designed ones, fairly.
+    """Compares learned rules with hand-designed ones, fairly.
 
     The learning rate of each baseline is tuned first, on optimizees that the
     comparison does not see; `SELECTION` says how. A grid whose best rate lies
@@ -143,7 +143,8 @@ def compare(
     same optimizees: same initialisations, same batches.
 
     Args:
-        rule: An `UpdateRule`, the learned one.
+        rule: An `UpdateRule`, the learned one; or a dict from names to several,
+            with the first of which everything is compared.
         task: A `Task`.
         steps: Integer. Inner steps of a run. Defaults to `100`.
         seeds: Integer. Runs of each optimizer. Defaults to `10`.
@@ -154,7 +155,8 @@ def compare(
             Defaults to `0`.
         baselines: Dict from names to `Baseline`s. Defaults to `None`, the
             table `BASELINES`.
-        name: String. What to call the learned rule. Defaults to `"learned"`.
+        name: String. What to call a learned rule that has no name yet.
+            Defaults to `"learned"`.
         progress: Function `(optimizer, done, total)`, called after each run
             with the name of its optimizer and with how many runs are done, of
             how many. The total grows where a grid is extended.
@@ -175,26 +177,30 @@ def compare(
     >>> comparison.write_csv("curves.csv")
     """
     baselines = BASELINES if baselines is None else baselines
-    _check_type("rule", rule, UpdateRule)
+    learned = rule if isinstance(rule, dict) and rule else {name: rule}
+    for name, rule in learned.items():
+        _check_type("rule", rule, UpdateRule)
+        if name in baselines:
+            raise ValueError(
+                "Argument `name` must differ from the names of the baselines "
+                f"{list(baselines)}. Received: name={name!r}"
+            )
     _check_type("task", task, Task)
     checks.positive_integers(seeds=seeds)
     checks.positive_integers(sweep_seeds=sweep_seeds)
     recorded = recorded_steps(steps, test_every)
-    if name in baselines:
-        raise ValueError(
-            "Argument `name` must differ from the names of the baselines "
-            f"{list(baselines)}. Received: name={name!r}"
-        )
     tuned = {k: _rule_of(k, baseline) for k, baseline in baselines.items()}
     rates = sum(len(b.learning_rates) for b in baselines.values())
     counter = _Counter(
-        progress, rates * sweep_seeds + (len(baselines) + 1) * seeds
+        progress,
+        rates * sweep_seeds + (len(baselines) + len(learned)) * seeds,
     )
     test_seeds = [episode_seed(seed, "test", i) for i in range(seeds)]
     tuning_seeds = [episode_seed(seed, "sweep", i) for i in range(sweep_seeds)]
-    episodes = Episodes(rule, task, recorded)
-    records = _records(name, None, episodes, test_seeds, counter)
-    sweeps = []
+    records, sweeps = [], []
+    for name, rule in learned.items():
+        episodes = Episodes(rule, task, recorded)
+        records += _records(name, None, episodes, test_seeds, counter)
     for optimizer, baseline in baselines.items():
         episodes = Episodes(tuned[optimizer], task, recorded)
         score = _scorer(optimizer, baseline, episodes, tuning_seeds, counter)
@@ -206,7 +212,7 @@ def compare(
         sweeps.append(found)
     return Comparison(
         task=task.name,
-        learned=name,
+        learned=next(iter(learned)),
         steps=steps,
         seed=seed,
         selection=SELECTION,

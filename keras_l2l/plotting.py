@@ -72,6 +72,86 @@ def plot_learning_curves(comparison, path=None):
     return figure
 
 
+def plot_comparisons(comparisons, path=None):
+    """Draws the learning curves of several comparisons beside each other.
+
+    As `plot_learning_curves`, with a panel for each: the loss on the batch of
+    each step.
+
+    Args:
+        comparisons: Dict from titles to `keras_l2l.comparison.Comparison`s.
+        path: String or path of the file to write; its ending gives the
+            format. Defaults to `None`, no file.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    width, height = _PANEL_SIZE
+    figure = Figure(
+        figsize=(0.8 * width * len(comparisons), height),
+        dpi=_DPI,
+        layout="constrained",
+    )
+    axes = figure.subplots(1, len(comparisons), squeeze=False)[0]
+    for panel, (title, comparison) in zip(axes, comparisons.items()):
+        _draw(panel, comparison, _batch_losses)
+        panel.set_title(title, fontsize="medium")
+        panel.legend(frameon=False, fontsize="x-small")
+    axes[0].set_ylabel("Loss on the batch of each step")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def plot_final_losses(panels, label, path=None):
+    """Draws how good optimizers are in the end, over some property of a model.
+
+    The loss on held-out data after the last step, mean and standard error. A
+    point is missing where a run diverged.
+
+    Args:
+        panels: Dict from titles to dicts, a panel each, from numbers, the
+            property, to `keras_l2l.comparison.Comparison`s.
+        label: String. What the property is.
+        path: String or path of the file to write; its ending gives the
+            format. Defaults to `None`, no file.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    width, height = _PANEL_SIZE
+    figure = Figure(
+        figsize=(0.7 * width * len(panels), height),
+        dpi=_DPI,
+        layout="constrained",
+    )
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (title, comparisons) in zip(axes, panels.items()):
+        summaries = [c.summaries() for c in comparisons.values()]
+        first = next(iter(comparisons.values()))
+        styles = styles_of(first.optimizers, first.learned)
+        for style, of_one in zip(styles, zip(*summaries)):
+            losses = [s.test_losses[first.steps] for s in of_one]
+            axis.errorbar(
+                np.array(list(comparisons)),
+                np.array([loss.mean for loss in losses]),
+                np.array([loss.standard_error for loss in losses]),
+                label=of_one[0].optimizer,
+                marker="o",
+                markersize=3,
+                **style,
+            )
+        axis.set_title(title, fontsize="medium")
+        axis.set_xlabel(label)
+        axis.set_yscale("log")
+        decorate(axis)
+    axes[0].set_ylabel(f"Held-out loss after {first.steps} steps")
+    axes[0].legend(frameon=False, fontsize="small")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
 def plot_proposed_updates(proposals, path=None):
     """Draws the update that each rule proposes against the gradient.
 
@@ -115,6 +195,49 @@ def plot_proposed_updates(proposals, path=None):
     for panel in axes[-1]:
         panel.set_xlabel("Gradient")
     axes[0, 0].legend(frameon=False, fontsize="small")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def plot_update_history(history, path=None):
+    """Draws the updates of each rule over time, under the gradients.
+
+    A column of panels for each coordinate.
+
+    Args:
+        history: A `keras_l2l.proposals.UpdateHistory`.
+        path: String or path of the file to write; its ending gives the
+            format. Defaults to `None`, no file.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    width, height = _PANEL_SIZE
+    figure = Figure(
+        figsize=(0.8 * width * len(history.coordinates), height),
+        dpi=_DPI,
+        layout="constrained",
+    )
+    columns = figure.subplots(
+        2, len(history.coordinates), squeeze=False, sharex=True
+    ).T
+    styles = styles_of(history.rules, history.rules[0])
+    for index, (above, below) in enumerate(columns):
+        above.plot(history.gradients[index], color="0.4")
+        for style, name, updates in zip(styles, history.rules, history.updates):
+            below.plot(updates[index], label=name, **style)
+        parameter, coordinate = history.coordinates[index]
+        above.set_title(
+            f"Parameter {parameter}, no. {coordinate}", fontsize="medium"
+        )
+        below.set_xlabel("Step")
+        for panel in (above, below):
+            panel.ticklabel_format(axis="y", scilimits=(-2, 3))
+            decorate(panel)
+    columns[0, 0].set_ylabel("Gradient")
+    columns[0, 1].set_ylabel("Update")
+    columns[0, 1].legend(frameon=False, fontsize="small")
     if path is not None:
         figure.savefig(path)
     return figure

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_l2l import checks
 from keras_l2l.rules import UpdateRule
 from keras_l2l.unroll import inner_step, start, unpack
 
@@ -34,12 +35,32 @@ class Proposals(NamedTuple):
     seen: np.ndarray
 
 
+class UpdateHistory(NamedTuple):
+    """Updates of single coordinates along the training of an optimizee.
+
+    Attributes:
+        rules: Tuple of `R` names, that of the rule that trained it first.
+        coordinates: Tuple of `C` pairs, as in `Proposals`.
+        gradients: Array `[C, T]`, of each step.
+        updates: Array `[R, C, T]`.
+        losses: Array `[T]`, before each update.
+    """
+
+    rules: tuple[str, ...]
+    coordinates: tuple[tuple[int, int], ...]
+    gradients: np.ndarray
+    updates: np.ndarray
+    losses: np.ndarray
+
+
 class _Moment(NamedTuple):
-    """What the rules saw at a step, and the hidden state of each."""
+    """What the rules saw at a step, the hidden state of each, its updates."""
 
     gradients: Any
     parameters: Any
     states: Any
+    updates: Any
+    loss: Any
 
 
 def proposed_updates(rules, task, coordinates, steps, gradients=None, seed=0):
@@ -116,6 +137,60 @@ def proposed_updates(rules, task, coordinates, steps, gradients=None, seed=0):
     )
 
 
+def update_history(rules, task, coordinates, steps, seed=0):
+    """The updates of single coordinates, step by step, by several rules.
+
+    The first rule trains an optimizee. The others see the same gradients, so
+    that all answer one history.
+
+    Args:
+        rules: Dict from names to `UpdateRule`s, the learned one first.
+        task: A `Task`.
+        coordinates: Sequence of pairs of integers, as in `proposed_updates`.
+        steps: Integer. Inner steps.
+        seed: Integer in [0, 2³¹), of the optimizee and its batches.
+            Defaults to `0`.
+
+    Returns:
+        An `UpdateHistory`.
+
+    Raises:
+        TypeError: If a rule is none.
+        ValueError: If a coordinate does not exist, or `steps` is not positive.
+
+    Example:
+
+    >>> history = update_history(
+    ...     {"lstm": presets.load("lstm-mnist"), "Adam": rules.Adam(0.02)},
+    ...     tasks.mnist_mlp(),
+    ...     coordinates=[(2, 0), (3, 5)],
+    ...     steps=100,
+    ... )
+    >>> plot_update_history(history, "history.png")
+
+    Reference:
+        [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
+        appendix.
+    """
+    checks.positive_integers(steps=steps)
+    _check(rules, task, coordinates, [steps])
+    coordinates = tuple((int(i), int(j)) for i, j in coordinates)
+    moments = _history(rules, task, range(steps), seed)
+
+    def of_coordinates(tensors):
+        return [np.ravel(tensors[i])[j] for i, j in coordinates]
+
+    return UpdateHistory(
+        rules=tuple(rules),
+        coordinates=coordinates,
+        gradients=np.stack([of_coordinates(m.gradients) for m in moments], -1),
+        updates=np.stack(
+            [[of_coordinates(u) for u in m.updates] for m in moments], -1
+        ),
+        losses=np.array([float(moment.loss) for moment in moments]),
+    )
+
+
 def _check(rules, task, coordinates, steps):
     if not (isinstance(rules, dict) and rules) or not all(
         isinstance(rule, UpdateRule) for rule in rules.values()
@@ -145,17 +220,16 @@ def _history(rules, task, steps, seed):
 
     @tf.function(autograph=False)
     def step(carry, states):
-        after, _, gradients = inner_step(learned, task, carry)
-        moment = _Moment(
-            unpack(learned, task, gradients),
-            unpack(learned, task, carry.parameters),
-            states,
-        )
-        states = [
-            rule(moment.gradients, moment.parameters, state)[1]
-            for rule, state in zip(rules.values(), states)
+        after, loss, gradients = inner_step(learned, task, carry)
+        seen = [
+            unpack(learned, task, tensors)
+            for tensors in (gradients, carry.parameters)
         ]
-        return after, states, moment
+        updates, after_states = zip(
+            *(rule(*seen, state) for rule, state in zip(rules.values(), states))
+        )
+        moment = _Moment(seen[0], seen[1], states, list(updates), loss)
+        return after, list(after_states), moment
 
     carry = start(learned, task, seed)
     parameters = unpack(learned, task, carry.parameters)

@@ -182,9 +182,64 @@ _CONVOLUTIONAL: dict[str, Any] = {
     "score_steps": (10, 100),
 }
 
+# Of the paper's rules for quadratics, which differ in what coordinates share.
+_QUADRATIC: dict[str, Any] = {
+    "task": "Quadratic",
+    "stages": (
+        Stage(
+            optimizees=10,
+            epochs=50,
+            steps_per_epoch=40,
+            learning_rate=3e-3,
+            beta_2=0.99,
+            decay_epochs=50,
+            validation_freq=2,
+        ),
+    ),
+    "validation_episodes": 50,
+    "score_steps": (10, 100),
+}
+_RAW = {"preprocessing": "raw"}
+
 _RECIPES = {
     recipe.name: recipe
     for recipe in (
+        Recipe(
+            name="lstm-quadratic",
+            description=(
+                "The coordinatewise LSTM of Andrychowicz et al. (2016) for "
+                "raw gradients, trained on quadratics of ten dimensions."
+            ),
+            rule="CoordinatewiseLSTM",
+            rule_arguments=_RAW,
+            **_QUADRATIC,
+        ),
+        Recipe(
+            name="lstm-gac-quadratic",
+            description=(
+                "As lstm-quadratic, with two global averaging cells a layer."
+            ),
+            rule="CoordinatewiseLSTM",
+            rule_arguments={**_RAW, "averaging_cells": 2},
+            **_QUADRATIC,
+        ),
+        Recipe(
+            name="ntm-bfgs",
+            description=(
+                "NTM-BFGS of Andrychowicz et al. (2016), with the full "
+                "memory, trained on quadratics of ten dimensions."
+            ),
+            rule="NTMBFGS",
+            rule_arguments=_RAW,
+            **_QUADRATIC,
+        ),
+        Recipe(
+            name="ntm-bfgs-low-rank",
+            description="As ntm-bfgs, with a memory of the last 30 pairs.",
+            rule="NTMBFGS",
+            rule_arguments={**_RAW, "memory": "low_rank"},
+            **_QUADRATIC,
+        ),
         Recipe(
             name="lstm-mnist",
             description=(

@@ -263,22 +263,35 @@ TASKS = {
     ),
     "digits_mlp": lambda: tasks.digits_mlp(units=4, batch_size=16),
     "mnist_mlp": lambda: tasks.mnist_mlp(units=4, batch_size=16),
+    "cifar_convnet": lambda: tasks.cifar_convnet(
+        labels=(7, 2), units=2, batch_size=8, size=8
+    ),
 }
 
-NEEDS_DATA = ("mnist_mlp",)
+# Name of a task → data set that may have to be downloaded.
+NEEDS_DATA = {"mnist_mlp": "mnist", "cifar_convnet": "cifar10"}
 
-_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-_MNIST = pathlib.Path(_DATA_DIR).expanduser() / "mnist"
-needs_mnist = pytest.mark.skipif(
-    not any(_MNIST.glob("*/dataset_info.json")),
-    reason="MNIST has not been downloaded to TFDS_DATA_DIR",
-)
+_DATA_DIR = pathlib.Path(
+    os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+).expanduser()
+
+
+def _needs(data):
+    return pytest.mark.skipif(
+        not any((_DATA_DIR / data).glob("*/dataset_info.json")),
+        reason=f"{data} has not been downloaded to TFDS_DATA_DIR",
+    )
+
+
+needs_mnist, needs_cifar = _needs("mnist"), _needs("cifar10")
 
 
 def task_names(without=()):
     """Names in `TASKS`, those whose data are missing marked to be skipped."""
     return [
-        pytest.param(name, marks=needs_mnist if name in NEEDS_DATA else ())
+        pytest.param(
+            name, marks=_needs(NEEDS_DATA[name]) if name in NEEDS_DATA else ()
+        )
         for name in TASKS
         if name not in without
     ]

@@ -227,9 +227,14 @@ def test_the_suite_is_large_and_not_trained_on():
     [
         pytest.param(
             name,
-            marks=components.needs_mnist
-            if name.startswith(("mnist", "cifar"))
-            else (),
+            marks=[
+                mark
+                for data, mark in (
+                    ("mnist", components.needs_mnist),
+                    ("cifar", components.needs_cifar),
+                )
+                if name.startswith(data)
+            ],
         )
         for name in SUITE
     ],

@@ -299,7 +299,11 @@ def test_meta_train_interrupted(here, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["compare"], ["meta-train"], ["presets"], ["inspect"]]
+    "command",
+    [
+        *([], ["compare"], ["meta-train"], ["reproduce"], ["presets"]),
+        ["inspect"],
+    ],
 )
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:

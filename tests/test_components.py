@@ -60,6 +60,7 @@ ORDER = (
     "recipe_runner",
     "inspection",
     "report",
+    "experiments",
     "benchmark_report",
     "cli",
 )

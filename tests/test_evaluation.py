@@ -338,6 +338,28 @@ def test_csv(tmp_path):
     assert float(rows[-1]["test_loss"]) == last.test_losses[6]
 
 
+def test_several_learned_rules_against_one_sweep():
+    task = Bowl()
+    calls = []
+    result = evaluation.compare(
+        {"fast": rules.SGD(0.5), "slow": rules.SGD(0.1)},
+        task,
+        baselines=SGD,
+        progress=lambda *call: calls.append(call),
+        **SMALL,
+    )
+    assert result.optimizers == ("fast", "slow", "SGD")
+    assert result.learned == "fast"
+    assert len(result.sweeps) == 1
+    assert calls[-1][1] == calls[-1][2]
+    fast, slow, _ = result.summaries()
+    assert fast.final_loss.mean == pytest.approx(0.5**13)
+    assert slow.final_loss.mean == pytest.approx(0.9**12 / 2)
+    assert slow.final_loss_difference.mean > 0
+    seeds = [[r.seed for r in result.records_of(n)] for n in result.optimizers]
+    assert seeds[0] == seeds[1] == seeds[2]
+
+
 def test_progress_ends_at_its_total():
     calls = []
     evaluation.compare(
@@ -371,6 +393,9 @@ def test_baseline_grids():
         ({"test_every": 0}, ValueError, "`test_every`"),
         ({"name": "SGD"}, ValueError, "`name` must differ"),
         ({"rule": "adam"}, TypeError, "must be a `UpdateRule`"),
+        ({"rule": {}}, TypeError, "must be a `UpdateRule`"),
+        ({"rule": {"a": "adam"}}, TypeError, "must be a `UpdateRule`"),
+        ({"rule": {"SGD": rules.SGD()}}, ValueError, "`name` must differ"),
         ({"task": "digits"}, TypeError, "must be a `Task`"),
         ({"baselines": {"a": rules.SGD}}, TypeError, "a `Baseline`"),
         ({"baselines": {"a": Baseline(rules.SGD, ())}}, ValueError, "one"),

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from keras_l2l import experiments
+from tests import components
+
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
     "compare_on_your_model.py": [
@@ -13,7 +16,7 @@ ARGUMENTS = {
     ],
     "use_in_keras.py": ["--epochs", "1"],
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
-    "paper/quadratics.py": ["--fast"],
+    **{f"paper/{name}.py": ["--output", "out"] for name in experiments.names()},
 }
 
 
@@ -22,7 +25,18 @@ def test_every_example_is_run():
     assert {str(path.relative_to(EXAMPLES)) for path in found} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[components.needs_mnist, components.needs_cifar]
+            if name.startswith("paper")
+            else (),
+        )
+        for name in ARGUMENTS
+    ],
+)
 def test_example(name, tmp_path):
     finished = subprocess.run(
         [sys.executable, EXAMPLES / name, *ARGUMENTS[name]],

@@ -6,7 +6,11 @@ import pytest
 from matplotlib.image import imread
 
 from keras_l2l.comparison import Comparison, Record
-from keras_l2l.plotting import plot_learning_curves
+from keras_l2l.plotting import (
+    plot_comparisons,
+    plot_final_losses,
+    plot_learning_curves,
+)
 
 
 def comparison(losses, test_steps=(4,)):
@@ -83,3 +87,36 @@ def test_held_out_data_has_a_panel_of_its_own():
 def test_odd_curves_are_drawn(tmp_path, runs):
     plot_learning_curves(comparison({"mine": runs}), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_several_comparisons(tmp_path):
+    made = {
+        "first": comparison({"mine": GOOD, "Adam": TURNING}),
+        "second": comparison({"mine": GOOD}),
+    }
+    figure = plot_comparisons(made, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 0
+    first, second = figure.axes
+    assert (first.get_title(), second.get_title()) == ("first", "second")
+    assert len(first.get_lines()) == 2
+    (mine,) = second.get_lines()
+    np.testing.assert_allclose(mine.get_ydata(), np.mean(GOOD, 0))
+
+
+def test_final_losses(tmp_path):
+    diverged = comparison({"mine": GOOD, "Adam": TURNING})
+    panels = {
+        "one layer": {
+            5: comparison({"mine": GOOD, "Adam": GOOD[::-1]}),
+            10: diverged,
+        }
+    }
+    figure = plot_final_losses(panels, "Units", tmp_path / "sizes.png")
+    assert (tmp_path / "sizes.png").stat().st_size > 0
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "Units"
+    assert axes.get_title() == "one layer"
+    mine, adam = (container[0] for container in axes.containers)
+    np.testing.assert_array_equal(mine.get_xdata(), [5, 10])
+    np.testing.assert_allclose(mine.get_ydata(), [1.0, 1.0])
+    np.testing.assert_allclose(adam.get_ydata(), [1.0, math.nan])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_l2l import rules, tasks
-from keras_l2l.plotting import plot_proposed_updates
-from keras_l2l.proposals import Proposals, proposed_updates
+from keras_l2l.plotting import plot_proposed_updates, plot_update_history
+from keras_l2l.proposals import Proposals, proposed_updates, update_history
 from keras_l2l.unroll import inner_step, start, unpack, unroll
 from tests import components
 
@@ -108,3 +108,38 @@ def test_refuses(changes, error, message):
     }
     with pytest.raises(error, match=message):
         proposed_updates(task=tasks.Quadratic(3), **{**arguments, **changes})
+
+
+def test_a_history_is_that_of_training(tmp_path):
+    task, lstm = tasks.Quadratic(3), components.RULES["CoordinatewiseLSTM"]()
+    compared = {"mine": lstm, "SGD": rules.SGD(0.5)}
+    history = update_history(compared, task, [(0, 2), (0, 0)], 4, seed=SEED)
+    assert history.rules == ("mine", "SGD")
+    assert history.updates.shape == (2, 2, 4)
+    carry = start(lstm, task, SEED)
+    for step in range(4):
+        before = carry.parameters[0].numpy()
+        carry, loss, gradients = inner_step(lstm, task, carry)
+        np.testing.assert_allclose(history.losses[step], loss, rtol=1e-5)
+        for index, j in enumerate((2, 0)):
+            np.testing.assert_allclose(
+                history.gradients[index, step], gradients[0][j], rtol=1e-5
+            )
+            np.testing.assert_allclose(
+                history.updates[0, index, step],
+                carry.parameters[0][j] - before[j],
+                rtol=1e-3,
+                atol=1e-6,
+            )
+    np.testing.assert_allclose(
+        history.updates[1], -0.5 * history.gradients, rtol=1e-6
+    )
+    figure = plot_update_history(history, tmp_path / "history.png")
+    assert (tmp_path / "history.png").stat().st_size > 0
+    gradient, _, update, _ = figure.axes
+    np.testing.assert_array_equal(
+        gradient.get_lines()[0].get_ydata(), history.gradients[0]
+    )
+    assert len(update.get_lines()) == 2
+    with pytest.raises(ValueError, match="`steps` must be a positive"):
+        update_history(compared, task, [(0, 2)], 0)

@@ -18,7 +18,8 @@ from keras_l2l import (
 from tests import components
 
 NAMES = [
-    pytest.param(name, marks=components.needs_mnist) for name in presets.names()
+    pytest.param(name, marks=[components.needs_mnist, components.needs_cifar])
+    for name in presets.names()
 ]
 
 

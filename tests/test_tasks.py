@@ -338,3 +338,26 @@ def test_images_shrink_by_averaging():
     assert received.shape == (4, 4)
     assert received[0, 0] == 2.0
     assert received.sum() == 2.0
+
+
+@components.needs_cifar
+def test_cifar_with_some_of_the_labels():
+    images, labels = datasets.images("cifar10", 8).train
+    task = tasks.cifar_convnet(labels=(7, 2), size=8, units=2, batch_size=500)
+    assert task.name == "cifar-7-2-convnet-2"
+    batch_images, batch_labels = task.sample_batch(tf.constant([0, 1]))
+    assert set(np.unique(batch_labels)) == {0, 1}
+    # The first label is 0, the second 1, each with its own images.
+    for new, old in enumerate((7, 2)):
+        drawn = batch_images[batch_labels == new][0]
+        same = np.all(images == drawn, axis=(1, 2, 3))
+        assert old in labels[same]
+    assert [s.shape[0] for s in task.parameter_specs[:1]] == [5]
+    assert tasks.cifar_convnet(size=8, units=2).name == "cifar-10-convnet-2"
+
+
+@components.needs_cifar
+@pytest.mark.parametrize("labels", [(3,), (3, 3), (0, 10), ()])
+def test_cifar_refuses_labels(labels):
+    with pytest.raises(ValueError, match="at least two different integers"):
+        tasks.cifar_convnet(labels=labels)

@@ -35,6 +35,7 @@ def make_parser():
     _add_compare(commands)
     _add_benchmark(commands)
     _add_meta_train(commands)
+    _add_reproduce(commands)
     _add_presets(commands)
     _add_inspect(commands)
     return parser
@@ -162,6 +163,30 @@ def _add_meta_train(commands):
         "--verbose",
         action="store_true",
         help="show a progress bar in place of a line an epoch",
+    )
+
+
+def _add_reproduce(commands):
+    parser = _add_command(
+        commands,
+        "reproduce",
+        "Run an experiment of the paper: its tables and figures.",
+        seed="seed of all runs (default: that of the documentation)",
+    )
+    parser.set_defaults(seed=None)
+    parser.add_argument(
+        "experiment",
+        metavar="NAME",
+        help="an experiment; an unknown one lists them all",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="all of it, as in the documentation (default: only enough of it "
+        "to see what it does)",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="default: runs/paper/NAME"
     )
 
 

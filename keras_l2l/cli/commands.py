@@ -128,6 +128,29 @@ def meta_train(arguments):
     return document, report.detail_table(document)
 
 
+def reproduce(arguments):
+    """What `keras-l2l reproduce` has written."""
+    from keras_l2l import experiments
+
+    name = arguments.experiment
+    output = arguments.output or experiments.default_output(name)
+    with _user_errors(ValueError):
+        experiments.path(name)
+    output = _writable_directory(output)
+    # A download can fail in many ways, none of which is a bug.
+    with _user_errors(OSError):
+        experiments.reproduce(
+            name, output, full=arguments.full, seed=arguments.seed
+        )
+    files = sorted(path.name for path in output.iterdir() if path.is_file())
+    return {
+        "experiment": name,
+        "full": arguments.full,
+        "output": str(output),
+        "files": files,
+    }, [f"Wrote {', '.join(files)} to {output}{os.sep}"]
+
+
 def list_presets(arguments):
     """The presets, for `keras-l2l presets`."""
     from keras_l2l import presets, report
@@ -274,6 +297,7 @@ COMMANDS = {
     "compare": compare,
     "benchmark": benchmark,
     "meta-train": meta_train,
+    "reproduce": reproduce,
     "presets": list_presets,
     "inspect": inspect,
 }

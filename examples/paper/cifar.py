@@ -1,0 +1,55 @@
+"""CIFAR-10, and transfer to data sets with fewer labels.
+
+    python examples/paper/cifar.py         # to see that it runs
+    python examples/paper/cifar.py --full  # an hour on one core
+
+A convolutional network with batch normalisation, trained by two LSTMs, one
+for the kernels of its convolutions and one for the rest: the preset
+`lstm-cifar`, and `lstm-cifar-sub` (LSTM-sub), which has seen images of the
+labels 5 to 9 alone. On CIFAR-10, on CIFAR-5 (the labels 0 to 4) and on CIFAR-2
+(0 and 1), with images of half the size, as in their training. Rivals are SGD,
+NAG, RMSprop and Adam, tuned for each data set.
+
+Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.3.
+"""
+
+import dataclasses
+
+from keras_l2l import evaluation, experiments, plotting, presets, tasks
+
+LABELS = {"CIFAR-10": None, "CIFAR-5": range(5), "CIFAR-2": range(2)}
+# Every other rate: a run is a thousand steps.
+EVERY = 2
+
+
+def main(output, full=False, seed=0):
+    learned = {
+        "LSTM": presets.load("lstm-cifar"),
+        "LSTM-sub": presets.load("lstm-cifar-sub"),
+    }
+    baselines = {
+        name: dataclasses.replace(
+            baseline, learning_rates=baseline.learning_rates[::EVERY]
+        )
+        for name, baseline in experiments.baselines(full).items()
+    }
+    comparisons = {}
+    for title, labels in LABELS.items():
+        if not full and title != "CIFAR-2":
+            continue
+        comparisons[title] = evaluation.compare(
+            learned,
+            tasks.cifar_convnet(labels, size=16 if full else 8),
+            steps=1000 if full else 3,
+            seeds=5 if full else 1,
+            sweep_seeds=1,
+            test_every=100 if full else None,
+            seed=seed,
+            baselines=baselines,
+        )
+        experiments.show(comparisons[title], output / f"{title}.json")
+    plotting.plot_comparisons(comparisons, output / "cifar.png")
+
+
+if __name__ == "__main__":
+    experiments.run_script(main)
