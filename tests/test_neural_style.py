@@ -179,12 +179,10 @@ def test_vgg_without_its_weights_is_explained(monkeypatch):
 
 def test_the_feature_network_is_trained():
     trained, fresh = feature_network.load(), feature_network.build()
-    names = {layer.name for layer in trained.layers}
-    assert {*feature_network.STYLE_LAYERS} <= names
-    assert {*feature_network.CONTENT_LAYERS} <= names
     assert [w.shape for w in trained.get_weights()] == [
         w.shape for w in fresh.get_weights()
     ]
+    # A bias starts at zero.
     assert np.any(trained.get_layer("conv3_1").bias != 0.0)
 
 

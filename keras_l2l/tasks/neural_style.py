@@ -1,6 +1,5 @@
 """Images painted by optimization: the paper's neural art."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -42,8 +41,9 @@ class NeuralStyle(Task):
             `"vgg19"`, with average pooling and its ImageNet weights, which
             Keras downloads at the first use (80 MB); or a `keras.Model` of
             images `[B, size, size, 3]` in [0, 1]. Defaults to `"cifar10"`.
-        content_layers: Sequence of names of layers of a `keras.Model`.
-            Defaults to `None`, those that belong to a network with a name.
+        content_layers: Sequence of names of layers of `features`. Defaults to
+            `None`, which has those that belong to one of the first two; a
+            `keras.Model` needs them.
         style_layers: As `content_layers`.
         size: Integer. Pixels of a side of the image. Defaults to `64`.
         content_weight: Float, α. Defaults to `1.0`.
@@ -101,7 +101,7 @@ class NeuralStyle(Task):
                 "Received an empty sequence"
             )
         self.style = _image("style", style)
-        self._network, self._content_count = _network(
+        self._network, self._content_count = feature_network.with_layers(
             features, content_layers, style_layers
         )
         _, self._style_grams = self._describe(self.style[np.newaxis])
@@ -180,7 +180,7 @@ def neural_art(
 
     Args:
         style: `"flower"`, the petals of a dahlia, or `"flag"`, stars and
-            stripes. Defaults to `"flower"`.
+            stripes behind the portrait. Defaults to `"flower"`.
         split: `"train"` or `"test"`: which contents. Defaults to `"train"`.
         size: Integer, at most 256. Pixels of a side. Defaults to `64`.
         content_weight: Float, see `NeuralStyle`. Defaults to `1.0`.
@@ -260,91 +260,6 @@ def _image(argument, image, size=1):
             f"{image.min()} to {image.max()}"
         )
     return image.astype("float32")
-
-
-def _network(features, content_layers, style_layers):
-    """Returns a model with the features of content and then of style layers,
-    and how many of them are for the content."""
-    if isinstance(features, str):
-        if features not in _NETWORKS:
-            raise ValueError(
-                f"Argument `features` must be one of {tuple(_NETWORKS)} or a "
-                f"`keras.Model`. Received: features={features!r}"
-            )
-        make, *defaults = _NETWORKS[features]
-        model = make()
-        content_layers, style_layers = (
-            given or default
-            for given, default in zip((content_layers, style_layers), defaults)
-        )
-    elif isinstance(features, keras.Model):
-        model = features
-    else:
-        raise TypeError(
-            f"Argument `features` must be one of {tuple(_NETWORKS)} or a "
-            f"`keras.Model`. Received: features={features!r}"
-        )
-    known = [layer.name for layer in model.layers]
-    for argument, names in (
-        ("content_layers", content_layers),
-        ("style_layers", style_layers),
-    ):
-        if not names or not set(names) <= set(known):
-            raise ValueError(
-                f"Argument `{argument}` must hold names of layers of "
-                f"`features`, some of {known}. Received: {argument}={names!r}"
-            )
-    layers = [model.get_layer(n) for n in (*content_layers, *style_layers)]
-    return (
-        keras.Model(model.inputs, [layer.output for layer in layers]),
-        len(content_layers),
-    )
-
-
-def _vgg19():
-    try:
-        original = keras.applications.VGG19(include_top=False)
-    except Exception as error:  # Keras has no narrower one for a download.
-        raise RuntimeError(
-            'The ImageNet weights of `features="vgg19"` could not be had. '
-            'Connect to the internet once, use `features="cifar10"`, which '
-            "needs no download, or pass a `keras.Model`. "
-            f"Received from Keras: {error}"
-        ) from error
-
-    def copy(layer):
-        if isinstance(layer, keras.layers.MaxPooling2D):
-            return keras.layers.AveragePooling2D(2, name=layer.name)
-        return type(layer).from_config(layer.get_config())
-
-    model = keras.Sequential(
-        [
-            keras.Input((None, None, 3)),
-            keras.layers.Lambda(
-                lambda images: keras.applications.vgg19.preprocess_input(
-                    255.0 * images
-                )
-            ),
-            *(copy(layer) for layer in original.layers[1:]),
-        ]
-    )
-    model.set_weights(original.get_weights())
-    return model
-
-
-# Name → how it is made, and its layers for content and style.
-_NETWORKS = {
-    "cifar10": (
-        feature_network.load,
-        feature_network.CONTENT_LAYERS,
-        feature_network.STYLE_LAYERS,
-    ),
-    "vgg19": (
-        _vgg19,
-        ("block4_conv2",),
-        tuple(f"block{block}_conv1" for block in range(1, 6)),
-    ),
-}
 
 
 def _gram(features):
