@@ -456,6 +456,57 @@ _RECIPES = {
             **_CONVOLUTIONAL,
         ),
         Recipe(
+            name="lstm-art",
+            description=(
+                "The coordinatewise LSTM of Andrychowicz et al. (2016), "
+                "trained to paint in one style at 64×64 pixels."
+            ),
+            rule="CoordinatewiseLSTM",
+            # The gradient of one pixel of many is small.
+            rule_arguments={
+                "units": 20,
+                "layers": 2,
+                "output_scale": 0.1,
+                "p": 12.0,
+                "derivative_smoothing": 1e-3,
+            },
+            task="neural_art",
+            score_task="neural_art",
+            score_arguments={"split": "test"},
+            score_steps=(16, 128),
+            validation_episodes=4,
+            # As of lstm-mnist: short unrolls, and then whole episodes.
+            stages=(
+                Stage(
+                    unroll=32,
+                    optimizees=1,
+                    loss_weights="linear",
+                    coordinate_share=0.1,
+                    epochs=10,
+                    steps_per_epoch=20,
+                    learning_rate=3e-3,
+                    beta_2=0.99,
+                    decay_epochs=15,
+                    validation_freq=0,
+                ),
+                Stage(
+                    unroll=128,
+                    optimizees=1,
+                    loss_weights="linear",
+                    second_derivatives=True,
+                    clipnorm=1.0,
+                    epochs=12,
+                    steps_per_epoch=5,
+                    learning_rate=1e-3,
+                    beta_2=0.99,
+                    decay_epochs=12,
+                    final_rate=0.05,
+                    seed=100,
+                ),
+            ),
+            horizon=128,
+        ),
+        Recipe(
             name="lstm-digits",
             description=(
                 "The same LSTM, trained in minutes on scikit-learn's digits, "

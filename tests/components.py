@@ -142,6 +142,31 @@ def convnet():
     )
 
 
+def image_features():
+    """Two layers that know an image by its neighbourhoods."""
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            *(
+                keras.layers.Conv2D(
+                    channels,
+                    3,
+                    padding="same",
+                    activation="relu",
+                    kernel_initializer=keras.initializers.HeNormal(seed=index),
+                    bias_initializer=keras.initializers.RandomNormal(
+                        stddev=0.1, seed=index
+                    ),
+                    name=name,
+                )
+                for index, (name, channels) in enumerate(
+                    [("first", 3), ("second", 4)]
+                )
+            ),
+        ]
+    )
+
+
 def recurrent():
     return keras.Sequential(
         [
@@ -213,6 +238,18 @@ def _two_by_two_task():
     )
 
 
+def _neural_style_task():
+    images = np.random.default_rng(0).uniform(size=(2, 10, 9, 3))
+    return tasks.NeuralStyle(
+        images,
+        images[0],
+        image_features(),
+        content_layers=["second"],
+        style_layers=["first", "second"],
+        size=8,
+    )
+
+
 TASKS = {
     "Quadratic": tasks.Quadratic,
     "Quadratic-many": lambda: tasks.Quadratic(dimensions=3, functions=4),
@@ -223,6 +260,7 @@ TASKS = {
         recurrent, np.random.default_rng(0).integers(0, 11, (20, 6))
     ),
     "KerasTask-two-by-two": _two_by_two_task,
+    "NeuralStyle": _neural_style_task,
     "RandomScaling": lambda: tasks.RandomScaling(
         tasks.Quadratic(dimensions=3, dtype="float64")
     ),

@@ -40,6 +40,7 @@ def _run(function, *arguments):
         "KerasTask-convnet",
         "KerasTask-recurrent",
         "KerasTask-two-by-two",
+        "NeuralStyle",
         "GradientNoise-of-augmented",
     ],
 )

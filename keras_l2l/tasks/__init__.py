@@ -11,12 +11,14 @@ from keras_l2l.tasks.base import Task
 from keras_l2l.tasks.image import cifar_convnet, digits_mlp, mnist_mlp
 from keras_l2l.tasks.keras_model import KerasTask
 from keras_l2l.tasks.mixture import mixture
+from keras_l2l.tasks.neural_style import NeuralStyle, neural_art
 from keras_l2l.tasks.quadratic import Quadratic
 
 __all__ = [
     "Analytic",
     "GradientNoise",
     "KerasTask",
+    "NeuralStyle",
     "Quadratic",
     "RandomBatchSize",
     "RandomScaling",
@@ -26,4 +28,5 @@ __all__ = [
     "digits_mlp",
     "mixture",
     "mnist_mlp",
+    "neural_art",
 ]

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.resources
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,30 @@ def digits():
     # The file is ordered by writer: the last ones wrote the test images.
     cut = len(pixels) - _DIGITS_TEST
     return Dataset((pixels[:cut], labels[:cut]), (pixels[cut:], labels[cut:]))
+
+
+@functools.cache
+def photograph(name):
+    """A photograph that comes with a package that is installed anyway.
+
+    Args:
+        name: String: `"china"`, a pagoda above a lake, or `"flower"`, a dahlia,
+            both 427×640 pixels, from scikit-learn; or `"grace_hopper"`, a
+            portrait in front of a flag, 600×512 pixels, from Matplotlib.
+
+    Returns:
+        Array `[H, W, 3]` in [0, 1].
+    """
+    # Take a second to import, and only photographs need them.
+    import matplotlib.image
+    import sklearn.datasets
+
+    if name == "grace_hopper":
+        directory = pathlib.Path(matplotlib.get_data_path(), "sample_data")
+        pixels = matplotlib.image.imread(directory / f"{name}.jpg")
+    else:
+        pixels = sklearn.datasets.load_sample_image(f"{name}.jpg")
+    return pixels.astype("float32") / 255.0
 
 
 @functools.cache
