@@ -193,7 +193,7 @@ def _backward(rule, arrays, like, steps):
     def body(t, d_state, totals):
         *seen, gaps = recording.read(arrays, t, like)
         # Where the teacher goes does not depend on the rule.
-        _, d_state, gradients = step_back(*seen, gaps, d_state)
+        _, d_state, gradients = step_back(*seen, [], gaps, d_state)
         return t - 1, d_state, [a + b for a, b in zip(totals, gradients)]
 
     d_state = [tf.zeros_like(leaf) for leaf in recording.floating(like[2])]

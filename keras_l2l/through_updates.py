@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_l2l import recording
-from keras_l2l.compiled import compile_backward, compile_rule
+from keras_l2l import kept, recording
+from keras_l2l.compiled import compile_backward, compile_recorded
 from keras_l2l.coordinates import Coordinates, choose, flat, part
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
@@ -35,9 +35,10 @@ def recorded_bytes(rule, steps):
         An integer.
     """
     coordinate = [tf.zeros([1], rule.compute_dtype)]
-    return steps * recording.count_bytes(
-        [coordinate * 2, rule.initial_state(coordinate)]
-    )
+    state = rule.initial_state(coordinate)
+    with kept.recording() as values:
+        rule(coordinate, coordinate, state)
+    return steps * recording.count_bytes([coordinate * 2, state, values])
 
 
 def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
@@ -59,15 +60,19 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
 
     def body(t, carry, losses, arrays):
-        before = carry
-        carry, loss, gradients = inner_step(rule, task, carry, compiled=True)
-        seen = _Seen(gradients, before.parameters, before.rule_state)
+        before, values = carry, []
+
+        def call(*arguments):
+            results, values[:] = step(*arguments)
+            return results
+
+        carry, loss, gradients = inner_step(rule, task, carry, call=call)
+        seen = _Seen(gradients, before.parameters, before.rule_state, values)
         arrays = recording.write(arrays, t, _pick(seen, chosen))
         return t + 1, carry, losses.write(t, loss), arrays
 
-    like = _pick(
-        _Seen(carry.parameters, carry.parameters, carry.rule_state), chosen
-    )
+    step = compile_recorded(rule)
+    like = _pick(_like(step, carry.parameters, carry.rule_state), chosen)
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
@@ -153,26 +158,26 @@ def gradient_in_two_passes(
 
 
 class _Seen(NamedTuple):
-    """What the rule saw at a step: gradients, parameters and its state."""
+    """What the rule saw at a step, and what it kept for the way back."""
 
     gradients: Any
     parameters: Any
     state: Any
+    kept: Any
 
 
 def _run_again(rule, gradient, parameter, state, weights, chosen):
     """The meta-gradient of some coordinates, from their gradients."""
     steps = weights.shape[0]
-    step = compile_rule(rule)
+    step = compile_recorded(rule)
 
     def body(t, parameter, state, arrays):
-        arrays = recording.write(
-            arrays, t, _Seen([gradient[t]], [parameter], state)
-        )
-        (update,), state = step([gradient[t]], [parameter], state)
+        arguments = [gradient[t]], [parameter], state
+        ((update,), state), values = step(*arguments)
+        arrays = recording.write(arrays, t, _Seen(*arguments, values))
         return t + 1, parameter + update, state, arrays
 
-    like = _Seen([parameter], [parameter], state)
+    like = _like(step, [parameter], state)
     *_, arrays = tf.while_loop(
         lambda t, *_: t < steps,
         body,
@@ -214,6 +219,7 @@ def _backward(rule, arrays, like, last, weights, chosen):
                     [cut(seen.gradients[index])],
                     [cut(seen.parameters[index])],
                     seen.state._replace(local=[local]),
+                    [block.of(value) for value in seen.kept],
                 )
 
             return _backward_loop(
@@ -332,12 +338,21 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size):
     return totals
 
 
+def _like(step, parameters, state):
+    """What `step` sees and keeps, for the shapes."""
+    outputs = step.get_concrete_function(parameters, parameters, state)
+    _, values = outputs.structured_outputs
+    values = [tf.zeros(value.shape, value.dtype) for value in values]
+    return _Seen(parameters, parameters, state, values)
+
+
 def _pick(seen, chosen):
     """The chosen coordinates of what the rule saw."""
     return _Seen(
         chosen.pick(seen.gradients),
         chosen.pick(seen.parameters),
         seen.state._replace(local=chosen.pick_local(seen.state.local)),
+        chosen.pick_local([seen.kept])[0],
     )
 
 

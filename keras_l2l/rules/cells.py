@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_l2l import kept
+
 
 class LSTMStack:
     """LSTM layers, each on the outgoing activations of the one before.
@@ -130,7 +132,9 @@ def _scaled_cell(inputs, hidden, cell, kernel, bias):
     Differentiating operation by operation would keep four times as much.
     """
     joined = ops.concatenate([inputs, hidden], -1)
-    gates = ops.tanh(ops.matmul(joined, kernel) + bias)  # [N, 4H]
+    gates = kept.keep(  # [N, 4H]
+        lambda: ops.tanh(ops.matmul(joined, kernel) + bias)
+    )
     entry, forget, candidate, exit_ = ops.split(gates, 4, axis=-1)
     next_cell = 0.5 * ((forget + 1) * cell + (entry + 1) * candidate)
     squashed = ops.tanh(next_cell)
