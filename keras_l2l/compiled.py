@@ -5,7 +5,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_l2l import kept, recording
+from keras_l2l import kept, layout, recording
 
 _steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _recorded_steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -49,11 +49,13 @@ def compile_recorded(rule):
 
     def step(rule, gradients, parameters, state):
         with kept.recording() as values:
-            results = rule(gradients, parameters, state)
+            updates, state = _call_transposed(
+                rule, gradients, parameters, state
+            )
         # What is kept of several tensors cannot be told apart.
         if rule.independent != "coordinates" or len(parameters) > 1:
             values = []
-        return results, values
+        return (updates, state), values
 
     return _cached(_recorded_steps, rule, step, jit_compile=_has_xla())
 
@@ -74,12 +76,20 @@ def compile_backward(rule):
     """
 
     def step_back(
-        rule, gradients, parameters, state, values, d_parameters, d_state
+        rule,
+        gradients,
+        parameters,
+        state,
+        values,
+        d_parameters,
+        d_state,
     ):
         inputs = [*parameters, *recording.floating(state)]
         with tf.GradientTape() as tape, kept.replaying(values):
             tape.watch(inputs)
-            updates, state = rule(gradients, parameters, state)
+            updates, state = _call_transposed(
+                rule, gradients, parameters, state
+            )
             moved = [p + u for p, u in zip(parameters, updates)]
         cotangents = tape.gradient(
             [*moved, *recording.floating(state)],
@@ -95,6 +105,31 @@ def compile_backward(rule):
         )
 
     return _cached(_steps_back, rule, step_back, jit_compile=_has_xla())
+
+
+def transposed(rule, state):
+    """A rule's state with the coordinates along the last axis, and back.
+
+    Args:
+        rule: An `UpdateRule`. If its coordinates are not independent, its
+            state stays as it is.
+        state: A `RuleState`.
+
+    Returns:
+        A `RuleState`. Transposed twice it is as before.
+    """
+    if rule.independent != "coordinates":
+        return state
+    return state._replace(
+        local=tf.nest.map_structure(tf.transpose, state.local)
+    )
+
+
+def _call_transposed(rule, gradients, parameters, state):
+    """A call of a rule that takes and returns a transposed state."""
+    with layout.coordinates_last():
+        updates, state = rule(gradients, parameters, transposed(rule, state))
+    return updates, transposed(rule, state)
 
 
 def _cached(functions, rule, function, jit_compile=True):

@@ -1,5 +1,6 @@
 """Which coordinates the meta-gradient is taken over."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -28,11 +29,13 @@ class Coordinates(NamedTuple):
         ]
 
     def pick_local(self, local):
-        """These coordinates of the local part of a rule's state."""
+        """These coordinates of structures that have them on the last axis."""
         return [
             state
             if rows is None
-            else tf.nest.map_structure(lambda s: tf.gather(s, rows), state)  # noqa: B023
+            else tf.nest.map_structure(
+                functools.partial(tf.gather, indices=rows, axis=-1), state
+            )
             for state, rows in zip(local, self.rows)
         ]
 
@@ -69,10 +72,9 @@ def choose(parameters, optimizees, share, seed):
 
 def part(tensor, start, count, axis=0):
     """`count` rows from `start`; the shape is static, which XLA asks for."""
-    begin = [0] * axis + [start]
     sizes = tensor.shape.as_list()
-    begin += [0] * (len(sizes) - len(begin))
-    sizes[axis] = count
+    begin = [0] * len(sizes)
+    begin[axis], sizes[axis] = start, count
     return tf.slice(tensor, begin, sizes)
 
 

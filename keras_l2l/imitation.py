@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_l2l import recording
-from keras_l2l.compiled import compile_backward, compile_rule
+from keras_l2l.compiled import compile_backward, compile_recorded, transposed
 from keras_l2l.meta_gradient import Estimate, MetaGradientEstimator
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.unroll import (
@@ -130,7 +130,8 @@ def _imitate(rule, teacher, task, lesson, steps):
     Returns:
         An `Estimate`, with the teacher's losses.
     """
-    follow = compile_rule(rule)
+    follow = compile_recorded(rule)
+    watched = transposed(rule, lesson.watched)
     dtype = loss_dtype(lesson.shown)
 
     def body(t, carry, state, losses, size, arrays):
@@ -142,7 +143,7 @@ def _imitate(rule, teacher, task, lesson, steps):
             _repack(teacher, rule, task, tensors)
             for tensors in (gradients, before.parameters, targets)
         )
-        updates, next_state = follow(gradients, parameters, state)
+        (updates, next_state), _ = follow(gradients, parameters, state)
         gaps = [u - target for u, target in zip(updates, targets)]
         seen = (gradients, parameters, state, gaps)
         size += tf.add_n(
@@ -158,7 +159,7 @@ def _imitate(rule, teacher, task, lesson, steps):
         )
 
     parameters = _repack(teacher, rule, task, lesson.shown.parameters)
-    like = (parameters, parameters, lesson.watched, parameters)
+    like = (parameters, parameters, watched, parameters)
     losses = tf.TensorArray(dtype, size=steps + 1, element_shape=())
     _, shown, watched, losses, size, arrays = tf.while_loop(
         lambda t, *_: t < steps,
@@ -166,7 +167,7 @@ def _imitate(rule, teacher, task, lesson, steps):
         (
             tf.constant(0),
             lesson.shown,
-            lesson.watched,
+            watched,
             losses,
             tf.zeros([], dtype),
             recording.arrays(like, steps),
@@ -182,7 +183,7 @@ def _imitate(rule, teacher, task, lesson, steps):
     return Estimate(
         losses.write(steps, loss).stack(),
         gradients,
-        lesson._replace(shown=shown, watched=watched),
+        lesson._replace(shown=shown, watched=transposed(rule, watched)),
     )
 
 

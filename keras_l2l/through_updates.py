@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_l2l import kept, recording
-from keras_l2l.compiled import compile_backward, compile_recorded
+from keras_l2l.compiled import compile_backward, compile_recorded, transposed
 from keras_l2l.coordinates import Coordinates, choose, flat, part
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
 # Coordinates whose step is taken back at once: its temporaries stay in the
 # processor's near memory.
-_BLOCK_SIZE = 2**13
+_BLOCK_SIZE = 2**12
 
 
 def recorded_bytes(rule, steps):
@@ -58,9 +58,11 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     """
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
+    carry = _transposed(rule, carry)
 
     def body(t, carry, losses, arrays):
-        before, values = carry, []
+        before = carry
+        values: list[tf.Tensor] = []
 
         def call(*arguments):
             results, values[:] = step(*arguments)
@@ -87,7 +89,7 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     weights = meta_loss.slopes(losses)
     last = chosen.pick(last)
     gradients = _backward(rule, arrays, like, last, weights, chosen)
-    return losses, gradients, carry
+    return losses, gradients, _transposed(rule, carry)
 
 
 def gradient_in_two_passes(
@@ -120,7 +122,7 @@ def gradient_in_two_passes(
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
     parameters = chosen.pick(carry.parameters)
-    local = chosen.pick_local(carry.rule_state.local)
+    local = chosen.pick_local(transposed(rule, carry.rule_state).local)
     shared = carry.rule_state.shared
     carry, trajectory = unroll(
         rule, task, carry, steps, record_gradients=True, compiled=True
@@ -140,12 +142,11 @@ def gradient_in_two_passes(
         def gradient_of_block(
             block, index=index, parameter=parameter, gradient=gradient
         ):
-            state = tf.nest.map_structure(block.of, local[index])
             return _run_again(
                 rule,
                 block.of(gradient, axis=1),
                 block.of(parameter),
-                RuleState([state], shared),
+                RuleState([block.of_structure(local[index])], shared),
                 weights,
                 block.of_coordinates(chosen, index),
             )
@@ -214,12 +215,12 @@ def _backward(rule, arrays, like, last, weights, chosen):
 
             def read(t):
                 seen = recording.read(arrays, t, like)
-                local = tf.nest.map_structure(block.of, seen.state.local[index])
+                local = block.of_structure(seen.state.local[index])
                 return _Seen(
                     [cut(seen.gradients[index])],
                     [cut(seen.parameters[index])],
                     seen.state._replace(local=[local]),
-                    [block.of(value) for value in seen.kept],
+                    block.of_structure(seen.kept),
                 )
 
             return _backward_loop(
@@ -303,6 +304,10 @@ class _Block(NamedTuple):
             return tensor
         return part(tensor, self.start, self.count, axis)
 
+    def of_structure(self, structure):
+        """These coordinates of tensors that have them on the last axis."""
+        return tf.nest.map_structure(lambda s: self.of(s, axis=-1), structure)
+
     def of_coordinates(self, chosen, index):
         """`Coordinates` of this block of the parameter at an index alone."""
         return Coordinates(
@@ -320,6 +325,8 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size):
     if blocks == 1 or rule.independent != "coordinates":
         return gradient_of_block(_Block())
     block_size = size // blocks
+    # A multiple of the vectors' length, where it is longer than one.
+    block_size -= block_size % min(16, block_size)
     first = size - (blocks - 1) * block_size
     totals = gradient_of_block(_Block(0, first))
 
@@ -344,6 +351,10 @@ def _like(step, parameters, state):
     _, values = outputs.structured_outputs
     values = [tf.zeros(value.shape, value.dtype) for value in values]
     return _Seen(parameters, parameters, state, values)
+
+
+def _transposed(rule, carry):
+    return carry._replace(rule_state=transposed(rule, carry.rule_state))
 
 
 def _pick(seen, chosen):
