@@ -1,6 +1,5 @@
 """Which coordinates the meta-gradient is taken over."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -29,13 +28,11 @@ class Coordinates(NamedTuple):
         ]
 
     def pick_local(self, local):
-        """These coordinates of structures that have them on the last axis."""
+        """These coordinates of the local part of a rule's state."""
         return [
             state
             if rows is None
-            else tf.nest.map_structure(
-                functools.partial(tf.gather, indices=rows, axis=-1), state
-            )
+            else tf.nest.map_structure(lambda s: tf.gather(s, rows), state)  # noqa: B023
             for state, rows in zip(local, self.rows)
         ]
 

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_l2l import kept, recording
-from keras_l2l.compiled import compile_backward, compile_recorded, transposed
+from keras_l2l.compiled import (
+    compile_backward,
+    compile_recorded,
+    compile_rule,
+    transposed,
+)
 from keras_l2l.coordinates import Coordinates, choose, flat, part
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
@@ -58,7 +63,23 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     """
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
-    carry = _transposed(rule, carry)
+    # The coordinates of a share are gathered row by row, and are so few that
+    # what is kept of all would cost more than to compute it again.
+    whole = share == 1.0
+    if whole:
+        carry = _transposed(rule, carry)
+        step = compile_recorded(rule)
+        like = _like(step, carry.parameters, carry.rule_state)
+    else:
+        compiled = compile_rule(rule)
+
+        def step(*arguments):
+            return compiled(*arguments), []
+
+        like = _Seen(carry.parameters, carry.parameters, carry.rule_state, [])
+
+    def pick(seen):
+        return seen if whole else _pick(rule, seen, chosen)
 
     def body(t, carry, losses, arrays):
         before = carry
@@ -70,11 +91,10 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
 
         carry, loss, gradients = inner_step(rule, task, carry, call=call)
         seen = _Seen(gradients, before.parameters, before.rule_state, values)
-        arrays = recording.write(arrays, t, _pick(seen, chosen))
+        arrays = recording.write(arrays, t, pick(seen))
         return t + 1, carry, losses.write(t, loss), arrays
 
-    step = compile_recorded(rule)
-    like = _pick(_like(step, carry.parameters, carry.rule_state), chosen)
+    like = pick(like)
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
@@ -89,7 +109,8 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     weights = meta_loss.slopes(losses)
     last = chosen.pick(last)
     gradients = _backward(rule, arrays, like, last, weights, chosen)
-    return losses, gradients, _transposed(rule, carry)
+    carry = _transposed(rule, carry) if whole else carry
+    return losses, gradients, carry
 
 
 def gradient_in_two_passes(
@@ -122,8 +143,9 @@ def gradient_in_two_passes(
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
     parameters = chosen.pick(carry.parameters)
-    local = chosen.pick_local(transposed(rule, carry.rule_state).local)
-    shared = carry.rule_state.shared
+    state = carry.rule_state
+    state = state._replace(local=chosen.pick_local(state.local))
+    local, shared = transposed(rule, state)
     carry, trajectory = unroll(
         rule, task, carry, steps, record_gradients=True, compiled=True
     )
@@ -357,13 +379,14 @@ def _transposed(rule, carry):
     return carry._replace(rule_state=transposed(rule, carry.rule_state))
 
 
-def _pick(seen, chosen):
-    """The chosen coordinates of what the rule saw."""
+def _pick(rule, seen, chosen):
+    """The chosen coordinates of what the rule saw, their state transposed."""
+    state = seen.state._replace(local=chosen.pick_local(seen.state.local))
     return _Seen(
         chosen.pick(seen.gradients),
         chosen.pick(seen.parameters),
-        seen.state._replace(local=chosen.pick_local(seen.state.local)),
-        chosen.pick_local([seen.kept])[0],
+        transposed(rule, state),
+        seen.kept,
     )
 
 
