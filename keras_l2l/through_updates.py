@@ -143,9 +143,8 @@ def gradient_in_two_passes(
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
     parameters = chosen.pick(carry.parameters)
-    state = carry.rule_state
-    state = state._replace(local=chosen.pick_local(state.local))
-    local, shared = transposed(rule, state)
+    local = chosen.pick_local(carry.rule_state.local)
+    shared = carry.rule_state.shared
     carry, trajectory = unroll(
         rule, task, carry, steps, record_gradients=True, compiled=True
     )
@@ -164,11 +163,12 @@ def gradient_in_two_passes(
         def gradient_of_block(
             block, index=index, parameter=parameter, gradient=gradient
         ):
+            state = tf.nest.map_structure(block.of, local[index])
             return _run_again(
                 rule,
                 block.of(gradient, axis=1),
                 block.of(parameter),
-                RuleState([block.of_structure(local[index])], shared),
+                RuleState([state], shared),
                 weights,
                 block.of_coordinates(chosen, index),
             )
@@ -193,6 +193,7 @@ def _run_again(rule, gradient, parameter, state, weights, chosen):
     """The meta-gradient of some coordinates, from their gradients."""
     steps = weights.shape[0]
     step = compile_recorded(rule)
+    state = transposed(rule, state)
 
     def body(t, parameter, state, arrays):
         arguments = [gradient[t]], [parameter], state
