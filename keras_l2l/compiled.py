@@ -5,9 +5,10 @@ import weakref
 
 import tensorflow as tf
 
-from keras_l2l import recording
+from keras_l2l import kept, layout, recording
 
 _steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_recorded_steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _steps_back: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -35,6 +36,30 @@ def compile_rule(rule):
     return _cached(_steps, rule, step)
 
 
+def compile_recorded(rule):
+    """`compile_rule`, with what the step keeps for the way back.
+
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        Function with the arguments of `rule` to its results and a list of
+        tensors (see `kept`). Not differentiable.
+    """
+
+    def step(rule, gradients, parameters, state):
+        with kept.recording() as values:
+            updates, state = _call_transposed(
+                rule, gradients, parameters, state
+            )
+        # What is kept of several tensors cannot be told apart.
+        if rule.independent != "coordinates" or len(parameters) > 1:
+            values = []
+        return (updates, state), values
+
+    return _cached(_recorded_steps, rule, step, jit_compile=_has_xla())
+
+
 def compile_backward(rule):
     """The way back through a rule's step, which is computed again.
 
@@ -42,18 +67,29 @@ def compile_backward(rule):
         rule: An `UpdateRule`.
 
     Returns:
-        Function from `(gradients, parameters, state, d_parameters, d_state)`,
-        of which the last two are the cotangents of the moved parameters and
-        of the next state's leaves that have derivatives, to
-        `(d_parameters, d_state, d_variables)`: those of the parameters and
-        the state before the step, and of `rule.trainable_variables`.
+        Function from `(gradients, parameters, state, values, d_parameters,
+        d_state)`, to `(d_parameters, d_state, d_variables)`. `values` is what
+        the step has kept, or an empty list. The cotangents that go in are of
+        the moved parameters and of the next state's leaves that have
+        derivatives; those that come out are of the parameters and the state
+        before the step, and of `rule.trainable_variables`.
     """
 
-    def step_back(rule, gradients, parameters, state, d_parameters, d_state):
+    def step_back(
+        rule,
+        gradients,
+        parameters,
+        state,
+        values,
+        d_parameters,
+        d_state,
+    ):
         inputs = [*parameters, *recording.floating(state)]
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, kept.replaying(values):
             tape.watch(inputs)
-            updates, state = rule(gradients, parameters, state)
+            updates, state = _call_transposed(
+                rule, gradients, parameters, state
+            )
             moved = [p + u for p, u in zip(parameters, updates)]
         cotangents = tape.gradient(
             [*moved, *recording.floating(state)],
@@ -69,6 +105,31 @@ def compile_backward(rule):
         )
 
     return _cached(_steps_back, rule, step_back, jit_compile=_has_xla())
+
+
+def transposed(rule, state):
+    """A rule's state with the coordinates along the last axis, and back.
+
+    Args:
+        rule: An `UpdateRule`. If its coordinates are not independent, its
+            state stays as it is.
+        state: A `RuleState`.
+
+    Returns:
+        A `RuleState`. Transposed twice it is as before.
+    """
+    if rule.independent != "coordinates":
+        return state
+    return state._replace(
+        local=tf.nest.map_structure(tf.transpose, state.local)
+    )
+
+
+def _call_transposed(rule, gradients, parameters, state):
+    """A call of a rule that takes and returns a transposed state."""
+    with layout.coordinates_last():
+        updates, state = rule(gradients, parameters, transposed(rule, state))
+    return updates, transposed(rule, state)
 
 
 def _cached(functions, rule, function, jit_compile=True):

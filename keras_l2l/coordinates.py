@@ -69,10 +69,9 @@ def choose(parameters, optimizees, share, seed):
 
 def part(tensor, start, count, axis=0):
     """`count` rows from `start`; the shape is static, which XLA asks for."""
-    begin = [0] * axis + [start]
     sizes = tensor.shape.as_list()
-    begin += [0] * (len(sizes) - len(begin))
-    sizes[axis] = count
+    begin = [0] * len(sizes)
+    begin[axis], sizes[axis] = start, count
     return tf.slice(tensor, begin, sizes)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_l2l import recording
-from keras_l2l.compiled import compile_backward, compile_rule
+from keras_l2l.compiled import compile_backward, compile_recorded, transposed
 from keras_l2l.meta_gradient import Estimate, MetaGradientEstimator
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.unroll import (
@@ -131,7 +131,8 @@ def _imitate(rule, teacher, task, lesson, steps):
     Returns:
         An `Estimate`, with the teacher's losses.
     """
-    follow = compile_rule(rule)
+    follow = compile_recorded(rule)
+    watched = transposed(rule, lesson.watched)
     dtype = loss_dtype(lesson.shown)
 
     def body(t, carry, state, losses, size, arrays):
@@ -143,7 +144,7 @@ def _imitate(rule, teacher, task, lesson, steps):
             _repack(teacher, rule, task, tensors)
             for tensors in (gradients, before.parameters, targets)
         )
-        updates, next_state = follow(gradients, parameters, state)
+        (updates, next_state), _ = follow(gradients, parameters, state)
         gaps = [u - target for u, target in zip(updates, targets)]
         seen = (gradients, parameters, state, gaps)
         size += tf.add_n(
@@ -159,7 +160,7 @@ def _imitate(rule, teacher, task, lesson, steps):
         )
 
     parameters = _repack(teacher, rule, task, lesson.shown.parameters)
-    like = (parameters, parameters, lesson.watched, parameters)
+    like = (parameters, parameters, watched, parameters)
     losses = tf.TensorArray(dtype, size=steps + 1, element_shape=())
     _, shown, watched, losses, size, arrays = tf.while_loop(
         lambda t, *_: t < steps,
@@ -167,7 +168,7 @@ def _imitate(rule, teacher, task, lesson, steps):
         (
             tf.constant(0),
             lesson.shown,
-            lesson.watched,
+            watched,
             losses,
             tf.zeros([], dtype),
             recording.arrays(like, steps),
@@ -183,7 +184,7 @@ def _imitate(rule, teacher, task, lesson, steps):
     return Estimate(
         losses.write(steps, loss).stack(),
         gradients,
-        lesson._replace(shown=shown, watched=watched),
+        lesson._replace(shown=shown, watched=transposed(rule, watched)),
     )
 
 
@@ -194,7 +195,7 @@ def _backward(rule, arrays, like, steps):
     def body(t, d_state, totals):
         *seen, gaps = recording.read(arrays, t, like)
         # Where the teacher goes does not depend on the rule.
-        _, d_state, gradients = step_back(*seen, gaps, d_state)
+        _, d_state, gradients = step_back(*seen, [], gaps, d_state)
         return t - 1, d_state, [a + b for a, b in zip(totals, gradients)]
 
     d_state = [tf.zeros_like(leaf) for leaf in recording.floating(like[2])]

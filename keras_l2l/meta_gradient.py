@@ -15,7 +15,7 @@ from keras_l2l.unroll import is_packed, is_stackable, start
 
 # Recorded bytes for which optimizees are put side by side. More would pay a
 # few calls less and then wait for the processor's memory.
-_NEAR_MEMORY = 2**25
+_NEAR_MEMORY = 3 * 2**25
 
 
 class Estimate(NamedTuple):
@@ -169,8 +169,14 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             return Estimate(
                 *backpropagate(rule, task, carry, meta_loss, self.memory_budget)
             )
-        recorded = [carry.parameters, carry.parameters, carry.rule_state]
-        size = meta_loss.steps * self.coordinate_share * count_bytes(recorded)
+        if rule.independent == "coordinates":
+            size = recorded_bytes(rule, meta_loss.steps)
+            size *= sum(p.shape.num_elements() for p in carry.parameters)
+        else:
+            size = meta_loss.steps * count_bytes(
+                [carry.parameters, carry.parameters, carry.rule_state]
+            )
+        size *= self.coordinate_share
         arguments = (
             *(rule, task, carry, meta_loss),
             *(self.coordinate_share, seed),

@@ -13,15 +13,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_l2l import recording
-from keras_l2l.compiled import compile_backward, compile_rule
+from keras_l2l import kept, recording
+from keras_l2l.compiled import (
+    compile_backward,
+    compile_recorded,
+    compile_rule,
+    transposed,
+)
 from keras_l2l.coordinates import Coordinates, choose, flat, part
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
 # Coordinates whose step is taken back at once: its temporaries stay in the
 # processor's near memory.
-_BLOCK_SIZE = 2**13
+_BLOCK_SIZE = 2**12
 
 
 def recorded_bytes(rule, steps):
@@ -35,9 +40,10 @@ def recorded_bytes(rule, steps):
         An integer.
     """
     coordinate = [tf.zeros([1], rule.compute_dtype)]
-    return steps * recording.count_bytes(
-        [coordinate * 2, rule.named_initial_state(coordinate, [""])]
-    )
+    state = rule.named_initial_state(coordinate, [""])
+    with kept.recording() as values:
+        rule(coordinate, coordinate, state)
+    return steps * recording.count_bytes([coordinate * 2, state, values])
 
 
 def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
@@ -57,17 +63,38 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     """
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
+    # The coordinates of a share are gathered row by row, and are so few that
+    # what is kept of all would cost more than to compute it again.
+    whole = share == 1.0
+    if whole:
+        carry = _transposed(rule, carry)
+        step = compile_recorded(rule)
+        like = _like(step, carry.parameters, carry.rule_state)
+    else:
+        compiled = compile_rule(rule)
+
+        def step(*arguments):
+            return compiled(*arguments), []
+
+        like = _Seen(carry.parameters, carry.parameters, carry.rule_state, [])
+
+    def pick(seen):
+        return seen if whole else _pick(rule, seen, chosen)
 
     def body(t, carry, losses, arrays):
         before = carry
-        carry, loss, gradients = inner_step(rule, task, carry, compiled=True)
-        seen = _Seen(gradients, before.parameters, before.rule_state)
-        arrays = recording.write(arrays, t, _pick(seen, chosen))
+        values: list[tf.Tensor] = []
+
+        def call(*arguments):
+            results, values[:] = step(*arguments)
+            return results
+
+        carry, loss, gradients = inner_step(rule, task, carry, call=call)
+        seen = _Seen(gradients, before.parameters, before.rule_state, values)
+        arrays = recording.write(arrays, t, pick(seen))
         return t + 1, carry, losses.write(t, loss), arrays
 
-    like = _pick(
-        _Seen(carry.parameters, carry.parameters, carry.rule_state), chosen
-    )
+    like = pick(like)
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
@@ -82,6 +109,7 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     weights = meta_loss.slopes(losses)
     last = chosen.pick(last)
     gradients = _backward(rule, arrays, like, last, weights, chosen)
+    carry = _transposed(rule, carry) if whole else carry
     return losses, gradients, carry
 
 
@@ -153,26 +181,27 @@ def gradient_in_two_passes(
 
 
 class _Seen(NamedTuple):
-    """What the rule saw at a step: gradients, parameters and its state."""
+    """What the rule saw at a step, and what it kept for the way back."""
 
     gradients: Any
     parameters: Any
     state: Any
+    kept: Any
 
 
 def _run_again(rule, gradient, parameter, state, weights, chosen):
     """The meta-gradient of some coordinates, from their gradients."""
     steps = weights.shape[0]
-    step = compile_rule(rule)
+    step = compile_recorded(rule)
+    state = transposed(rule, state)
 
     def body(t, parameter, state, arrays):
-        arrays = recording.write(
-            arrays, t, _Seen([gradient[t]], [parameter], state)
-        )
-        (update,), state = step([gradient[t]], [parameter], state)
+        arguments = [gradient[t]], [parameter], state
+        ((update,), state), values = step(*arguments)
+        arrays = recording.write(arrays, t, _Seen(*arguments, values))
         return t + 1, parameter + update, state, arrays
 
-    like = _Seen([parameter], [parameter], state)
+    like = _like(step, [parameter], state)
     *_, arrays = tf.while_loop(
         lambda t, *_: t < steps,
         body,
@@ -209,11 +238,12 @@ def _backward(rule, arrays, like, last, weights, chosen):
 
             def read(t):
                 seen = recording.read(arrays, t, like)
-                local = tf.nest.map_structure(block.of, seen.state.local[index])
+                local = block.of_structure(seen.state.local[index])
                 return _Seen(
                     [cut(seen.gradients[index])],
                     [cut(seen.parameters[index])],
                     seen.state._replace(local=[local]),
+                    block.of_structure(seen.kept),
                 )
 
             return _backward_loop(
@@ -297,6 +327,10 @@ class _Block(NamedTuple):
             return tensor
         return part(tensor, self.start, self.count, axis)
 
+    def of_structure(self, structure):
+        """These coordinates of tensors that have them on the last axis."""
+        return tf.nest.map_structure(lambda s: self.of(s, axis=-1), structure)
+
     def of_coordinates(self, chosen, index):
         """`Coordinates` of this block of the parameter at an index alone."""
         return Coordinates(
@@ -314,6 +348,8 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size):
     if blocks == 1 or rule.independent != "coordinates":
         return gradient_of_block(_Block())
     block_size = size // blocks
+    # A multiple of the vectors' length, where it is longer than one.
+    block_size -= block_size % min(16, block_size)
     first = size - (blocks - 1) * block_size
     totals = gradient_of_block(_Block(0, first))
 
@@ -332,12 +368,26 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size):
     return totals
 
 
-def _pick(seen, chosen):
-    """The chosen coordinates of what the rule saw."""
+def _like(step, parameters, state):
+    """What `step` sees and keeps, for the shapes."""
+    outputs = step.get_concrete_function(parameters, parameters, state)
+    _, values = outputs.structured_outputs
+    values = [tf.zeros(value.shape, value.dtype) for value in values]
+    return _Seen(parameters, parameters, state, values)
+
+
+def _transposed(rule, carry):
+    return carry._replace(rule_state=transposed(rule, carry.rule_state))
+
+
+def _pick(rule, seen, chosen):
+    """The chosen coordinates of what the rule saw, their state transposed."""
+    state = seen.state._replace(local=chosen.pick_local(seen.state.local))
     return _Seen(
         chosen.pick(seen.gradients),
         chosen.pick(seen.parameters),
-        seen.state._replace(local=chosen.pick_local(seen.state.local)),
+        transposed(rule, state),
+        seen.kept,
     )
 
 

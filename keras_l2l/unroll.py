@@ -149,6 +149,8 @@ def unroll(
         Tuple `(carry, trajectory)`: a `Carry` and a `Trajectory`.
     """
 
+    call = compile_rule(rule) if compiled else rule
+
     def record(arrays, index, loss, gradients):
         values = [loss, *(gradients if record_gradients else ())]
         return [
@@ -156,9 +158,7 @@ def unroll(
         ]
 
     def body(index, carry, arrays):
-        carry, loss, gradients = inner_step(
-            rule, task, carry, compiled=compiled
-        )
+        carry, loss, gradients = inner_step(rule, task, carry, call=call)
         return index + 1, carry, record(arrays, index, loss, gradients)
 
     arrays = _arrays(carry, steps, record_gradients)
@@ -182,7 +182,7 @@ def unroll(
     return carry, Trajectory(losses, gradients if record_gradients else None)
 
 
-def inner_step(rule, task, carry, second_derivatives=False, compiled=False):
+def inner_step(rule, task, carry, second_derivatives=False, call=None):
     """One step of an optimizee's training.
 
     Args:
@@ -191,7 +191,8 @@ def inner_step(rule, task, carry, second_derivatives=False, compiled=False):
         carry: A `Carry`.
         second_derivatives: Boolean. Whether an outer tape sees how the
             gradients depend on the parameters. Defaults to `False`.
-        compiled: Boolean. Whether XLA runs the rule. Defaults to `False`.
+        call: Function with the arguments and the results of `rule`, which is
+            called in its place. Defaults to `None`.
 
     Returns:
         Tuple `(carry, loss, gradients)`: the next `Carry`, and the loss and
@@ -200,8 +201,9 @@ def inner_step(rule, task, carry, second_derivatives=False, compiled=False):
     loss, gradients, model_state = loss_and_gradients(rule, task, carry)
     if not second_derivatives:
         gradients = [tf.stop_gradient(gradient) for gradient in gradients]
-    call = compile_rule(rule) if compiled else rule
-    updates, rule_state = call(gradients, carry.parameters, carry.rule_state)
+    updates, rule_state = (call or rule)(
+        gradients, carry.parameters, carry.rule_state
+    )
     parameters = [p + u for p, u in zip(carry.parameters, updates)]
     carry = Carry(
         parameters, model_state, rule_state, carry.step + 1, carry.seed

@@ -18,6 +18,8 @@ ORDER = (
     "checks",
     "features",
     "orthogonal",
+    "kept",
+    "layout",
     "rules",
     "manifest",
     "saving",

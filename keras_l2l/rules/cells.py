@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_l2l import kept, layout
+
 
 class LSTMStack:
     """LSTM layers, each on the outgoing activations of the one before.
@@ -120,43 +122,90 @@ def lstm_cell(inputs, hidden, cell, kernel, bias):
     scale = ops.convert_to_tensor(
         [0.5] * (2 * units) + [1.0] * units + [0.5] * units, cell.dtype
     )
-    return _scaled_cell(inputs, hidden, cell, kernel * scale, bias * scale)
+    kernel, bias = kernel * scale, bias * scale
+    if not layout.is_coordinates_last():
+        return _scaled_cell(inputs, hidden, cell, kernel, bias)
+    rows = [ops.transpose(tensor) for tensor in (inputs, hidden, cell)]
+    hidden, cell = _transposed_cell(*rows, kernel, bias)
+    return ops.transpose(hidden), ops.transpose(cell)
 
 
-@ops.custom_gradient
-def _scaled_cell(inputs, hidden, cell, kernel, bias):
+def _make_cell(axis, product, product_back, product_of_both):
     """The cell, whose way back needs only the gates and `tanh(cell)`.
 
     Differentiating operation by operation would keep four times as much.
+
+    Args:
+        axis: Integer, the axis of the units.
+        product: Function from the kernel and the joined inputs to gates.
+        product_back: Function from the kernel and cotangents of the gates to
+            those of the joined inputs.
+        product_of_both: Function from the joined inputs and cotangents of the
+            gates to those of the kernel and of the bias.
+
+    Returns:
+        Function with the arguments of `lstm_cell`, and its results.
     """
-    joined = ops.concatenate([inputs, hidden], -1)
-    gates = ops.tanh(ops.matmul(joined, kernel) + bias)  # [N, 4H]
-    entry, forget, candidate, exit_ = ops.split(gates, 4, axis=-1)
-    next_cell = 0.5 * ((forget + 1) * cell + (entry + 1) * candidate)
-    squashed = ops.tanh(next_cell)
-    next_hidden = 0.5 * (exit_ + 1) * squashed
 
-    def backward(*cotangents):
-        # TensorFlow hands over two tensors, JAX a tuple of them.
-        d_hidden, d_cell = cotangents if len(cotangents) == 2 else cotangents[0]
-        entry, forget, candidate, exit_ = ops.split(gates, 4, axis=-1)
-        d_cell = d_cell + 0.5 * d_hidden * (exit_ + 1) * (1 - squashed**2)
-        d_gates = (1 - gates**2) * ops.concatenate(
-            [
-                0.5 * candidate * d_cell,
-                0.5 * cell * d_cell,
-                0.5 * (entry + 1) * d_cell,
-                0.5 * squashed * d_hidden,
-            ],
-            -1,
-        )
-        d_joined = ops.matmul(d_gates, ops.transpose(kernel))
-        return (
-            d_joined[:, : inputs.shape[-1]],
-            d_joined[:, inputs.shape[-1] :],
-            0.5 * (forget + 1) * d_cell,
-            ops.matmul(ops.transpose(joined), d_gates),
-            ops.sum(d_gates, axis=0),
-        )
+    @ops.custom_gradient
+    def cell(inputs, hidden, cell, kernel, bias):
+        joined = ops.concatenate([inputs, hidden], axis)
+        gates = kept.keep(lambda: ops.tanh(product(kernel, joined, bias)))
+        entry, forget, candidate, exit_ = ops.split(gates, 4, axis=axis)
+        next_cell = 0.5 * ((forget + 1) * cell + (entry + 1) * candidate)
+        squashed = ops.tanh(next_cell)
+        next_hidden = 0.5 * (exit_ + 1) * squashed
 
-    return (next_hidden, next_cell), backward
+        def backward(*cotangents):
+            # TensorFlow hands over two tensors, JAX a tuple of them.
+            d_hidden, d_cell = (
+                cotangents if len(cotangents) == 2 else cotangents[0]
+            )
+            d_cell = d_cell + 0.5 * d_hidden * (exit_ + 1) * (1 - squashed**2)
+            d_gates = (1 - gates**2) * ops.concatenate(
+                [
+                    0.5 * candidate * d_cell,
+                    0.5 * cell * d_cell,
+                    0.5 * (entry + 1) * d_cell,
+                    0.5 * squashed * d_hidden,
+                ],
+                axis,
+            )
+            d_inputs, d_hidden = ops.split(
+                product_back(kernel, d_gates), [inputs.shape[axis]], axis=axis
+            )
+            return (
+                d_inputs,
+                d_hidden,
+                0.5 * (forget + 1) * d_cell,
+                *product_of_both(joined, d_gates),
+            )
+
+        return (next_hidden, next_cell), backward
+
+    return cell
+
+
+# [N, I + H] → [N, 4H]
+_scaled_cell = _make_cell(
+    -1,
+    lambda kernel, joined, bias: ops.matmul(joined, kernel) + bias,
+    lambda kernel, d_gates: ops.matmul(d_gates, ops.transpose(kernel)),
+    lambda joined, d_gates: (
+        ops.matmul(ops.transpose(joined), d_gates),
+        ops.sum(d_gates, axis=0),
+    ),
+)
+# [I + H, N] → [4H, N]
+_transposed_cell = _make_cell(
+    0,
+    lambda kernel, joined, bias: (
+        ops.matmul(ops.transpose(kernel), joined) + bias[:, None]
+    ),
+    ops.matmul,
+    lambda joined, d_gates: (
+        ops.matmul(joined, ops.transpose(d_gates)),
+        # XLA sums along the last axis one by one, but not in a product.
+        ops.matmul(d_gates, ops.ones_like(d_gates[0])),
+    ),
+)
