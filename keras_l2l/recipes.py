@@ -256,13 +256,6 @@ _RECIPES = {
             **_QUADRATIC,
         ),
         Recipe(
-            name="ntm-bfgs-low-rank",
-            description="As ntm-bfgs, with a memory of the last 30 pairs.",
-            rule="NTMBFGS",
-            rule_arguments={**_RAW, "memory": "low_rank"},
-            **_QUADRATIC,
-        ),
-        Recipe(
             name="lstm-mnist",
             description=(
                 "The coordinatewise LSTM of Andrychowicz et al. (2016), "
