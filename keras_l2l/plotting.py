@@ -26,6 +26,7 @@ _BASELINES: tuple[dict[str, Any], ...] = (
     {"color": "#CC79A7"},
 )
 _PANEL_SIZE = (6.4, 4.4)  # inches
+_MAX_COLUMNS = 3
 _SMALL_PANEL_SIZE = (2.6, 2.2)
 _DPI = 150
 
@@ -87,17 +88,22 @@ def plot_comparisons(comparisons, path=None):
         A `matplotlib.figure.Figure`.
     """
     width, height = _PANEL_SIZE
+    columns = min(len(comparisons), _MAX_COLUMNS)
+    rows = -(-len(comparisons) // columns)
     figure = Figure(
-        figsize=(0.8 * width * len(comparisons), height),
+        figsize=(0.8 * width * columns, 0.9 * height * rows),
         dpi=_DPI,
         layout="constrained",
     )
-    axes = figure.subplots(1, len(comparisons), squeeze=False)[0]
-    for panel, (title, comparison) in zip(axes, comparisons.items()):
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for panel in axes.flat[len(comparisons) :]:
+        panel.remove()
+    for panel, (title, comparison) in zip(axes.flat, comparisons.items()):
         _draw(panel, comparison, _batch_losses)
         panel.set_title(title, fontsize="medium")
         panel.legend(frameon=False, fontsize="x-small")
-    axes[0].set_ylabel("Loss on the batch of each step")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("Loss on the batch of each step")
     if path is not None:
         figure.savefig(path)
     return figure

@@ -99,6 +99,10 @@ def test_several_comparisons(tmp_path):
     first, second = figure.axes
     assert (first.get_title(), second.get_title()) == ("first", "second")
     assert len(first.get_lines()) == 2
+    five = dict.fromkeys("abcde", made["second"])
+    panels = plot_comparisons(five).axes
+    assert [panel.get_title() for panel in panels] == list("abcde")
+    assert panels[0].get_position().y0 > panels[3].get_position().y0
     (mine,) = second.get_lines()
     np.testing.assert_allclose(mine.get_ydata(), np.mean(GOOD, 0))
 
