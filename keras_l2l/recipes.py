@@ -445,7 +445,7 @@ _RECIPES = {
                 "alone: the LSTM-sub of Andrychowicz et al. (2016)."
             ),
             task="cifar_convnet",
-            task_arguments={"size": 16, "labels": (5, 6, 7, 8, 9)},
+            task_arguments={"size": 16, "labels": [5, 6, 7, 8, 9]},
             **_CONVOLUTIONAL,
         ),
         Recipe(
