@@ -29,7 +29,9 @@ def _plain(rule, task, seed, steps):
     return [*losses, float(last)], parameters, model_state
 
 
-@pytest.mark.parametrize("name", components.task_names())
+# Biases before a batch normalisation have no gradient but what is rounded, to
+# whose sign the rule answers: those of cifar_convnet are never the same.
+@pytest.mark.parametrize("name", components.task_names(("cifar_convnet",)))
 def test_unroll_is_the_plain_loop(name):
     task, rule = components.TASKS[name](), components.RULES["Adam"]()
     losses, parameters, model_state = _plain(rule, task, 3, 6)
