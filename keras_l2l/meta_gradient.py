@@ -119,7 +119,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             coordinates are replayed in blocks of coordinates, rules with
             independent tensors on one after the other; with second
             derivatives, the unroll is recorded in segments, which are trained
-            through twice. Defaults to 1.5 GiB.
+            through twice. Defaults to 1 GiB.
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -130,7 +130,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         self,
         second_derivatives=False,
         coordinate_share=1.0,
-        memory_budget=3 * 2**29,
+        memory_budget=2**30,
     ):
         if not 0.0 < coordinate_share <= 1.0:
             raise ValueError(
