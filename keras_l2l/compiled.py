@@ -127,6 +127,9 @@ def transposed(rule, state):
 
 def _call_transposed(rule, gradients, parameters, state):
     """A call of a rule that takes and returns a transposed state."""
+    # Of other rules the state is not, and to transpose it within costs time.
+    if rule.independent != "coordinates":
+        return rule(gradients, parameters, state)
     with layout.coordinates_last():
         updates, state = rule(gradients, parameters, transposed(rule, state))
     return updates, transposed(rule, state)
