@@ -1,5 +1,7 @@
 """Checks of arguments that several modules share."""
 
+import difflib
+
 
 def positive_integers(**arguments):
     """Raises a `ValueError` that names the first that is none."""
@@ -29,3 +31,33 @@ def positive_numbers(**arguments):
                 f"Argument `{argument}` must be a positive number. "
                 f"Received: {argument}={value!r}"
             )
+
+
+def known_name(name, known, kind):
+    """Raises a `ValueError` if a name is not among those that are known.
+
+    Args:
+        name: What was received for an argument `name`.
+        known: Iterable of strings.
+        kind: String, what they are names of: `"a preset"`.
+    """
+    known = sorted(known)
+    if name not in known:
+        raise ValueError(
+            f"Argument `name` must be {kind}: one of {known}. "
+            f"Received: name={name!r}.{did_you_mean(name, known)}"
+        )
+
+
+def did_you_mean(name, known):
+    """A sentence for the end of an error: what may have been meant, if any.
+
+    Args:
+        name: What was received.
+        known: Iterable of strings.
+
+    Returns:
+        A string, perhaps empty.
+    """
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import pathlib
 import runpy
 
 from rich.console import Console
 
-from keras_l2l import evaluation, report
+from keras_l2l import checks, evaluation, report
 
 # The wheel carries them in the package, a checkout has them beside it.
 _ROOTS = (
@@ -41,13 +40,7 @@ def path(name):
         ValueError: If there is no such experiment.
     """
     scripts = _scripts()
-    if name not in scripts:
-        close = difflib.get_close_matches(str(name), scripts, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"Argument `name` must be an experiment: one of {list(names())}. "
-            f"Received: name={name!r}.{hint}"
-        )
+    checks.known_name(name, scripts, "an experiment")
     return scripts[name]
 
 

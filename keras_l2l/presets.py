@@ -1,13 +1,12 @@
 """Shipped rules by name."""
 
 import dataclasses
-import difflib
 import math
 import os
 from pathlib import Path
 from typing import Any
 
-from keras_l2l import manifest, saving
+from keras_l2l import checks, manifest, saving
 from keras_l2l.rules import UpdateRule
 
 DEFAULT = "general"
@@ -58,11 +57,7 @@ def path(name):
         ValueError: If there is no such preset.
     """
     directories = _directories()
-    if name not in directories:
-        raise ValueError(
-            f"Argument `name` must be a preset: one of {list(names())}. "
-            f"Received: name={name!r}.{_did_you_mean(name)}"
-        )
+    checks.known_name(name, directories, "a preset")
     return directories[name]
 
 
@@ -139,7 +134,7 @@ def _directory(identifier):
         f"Argument `identifier` must be a preset (one of {list(names())}) or "
         "the path of an existing directory that `rule.export(path)` wrote. "
         f"Received: {identifier!r}, which is neither."
-        f"{_did_you_mean(identifier)}"
+        f"{checks.did_you_mean(identifier, directories)}"
     )
 
 
@@ -155,11 +150,6 @@ def _directories():
         if not directory.name.startswith(".")
         and (directory / manifest.FILE).is_file()
     }
-
-
-def _did_you_mean(name):
-    close = difflib.get_close_matches(str(name), names(), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _describe(name, content):

@@ -58,6 +58,7 @@ ORDER = (
     "benchmark_summary",
     "plotting",
     "benchmark_plots",
+    "recipe",
     "recipes",
     "recipe_runner",
     "inspection",

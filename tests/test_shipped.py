@@ -15,6 +15,7 @@ from keras_l2l import (
     saving,
     tasks,
 )
+from keras_l2l.recipe import Recipe, Stage
 from tests import components
 
 NAMES = [
@@ -54,10 +55,8 @@ def test_a_score_of_the_manifest_is_reproduced(name):
 
 def _recipe_of(manifest):
     fields = _with_tuples(manifest["recipe"])
-    fields["stages"] = tuple(
-        recipes.Stage(**_with_tuples(s)) for s in fields["stages"]
-    )
-    return recipes.Recipe(**fields)
+    fields["stages"] = tuple(Stage(**_with_tuples(s)) for s in fields["stages"])
+    return Recipe(**fields)
 
 
 def _with_tuples(fields):
@@ -104,9 +103,7 @@ def test_a_recipe_names_tasks_and_augmentations():
 
 def test_a_stage_has_a_curriculum_and_a_teacher():
     recipe = recipes.get("lstm-digits")
-    stage = recipes.Stage(
-        curriculum=(20, 40), imitation_rate=0.3, teacher_rate=0.05
-    )
+    stage = Stage(curriculum=(20, 40), imitation_rate=0.3, teacher_rate=0.05)
     trainer = recipe_runner._make_trainer(
         rules.SGD(), tasks.Quadratic(), recipe, stage
     )
@@ -122,7 +119,7 @@ def test_a_recipe_runs_resumes_and_scores(tmp_path):
         recipes.get("lstm-digits"),
         task_arguments={"units": 3, "batch_size": 16},
         horizon=20,
-        stages=(recipes.Stage(unroll=5), recipes.Stage(unroll=10)),
+        stages=(Stage(unroll=5), Stage(unroll=10)),
         score_steps=(10, 20),
     )
     path = recipe_runner.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
