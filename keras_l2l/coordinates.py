@@ -37,6 +37,29 @@ class Coordinates(NamedTuple):
         ]
 
 
+class Block(NamedTuple):
+    """`count` coordinates of a parameter from `start`; `None`: all of it."""
+
+    start: Any = None
+    count: Any = None
+
+    def of(self, tensor, axis=0):
+        """These coordinates of a tensor that has all of them along an axis."""
+        if self.count is None:
+            return tensor
+        return part(tensor, self.start, self.count, axis)
+
+    def of_structure(self, structure):
+        """These coordinates of tensors that have them on the last axis."""
+        return tf.nest.map_structure(lambda s: self.of(s, axis=-1), structure)
+
+    def of_coordinates(self, chosen, index):
+        """`Coordinates` of this block of the parameter at an index alone."""
+        return Coordinates(
+            [None], [self.of(chosen.owners[index])], [chosen.scales[index]]
+        )
+
+
 def choose(parameters, optimizees, share, seed):
     """All coordinates, or a random share, drawn without replacement.
 

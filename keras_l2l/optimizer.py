@@ -13,7 +13,7 @@ from keras_l2l.blocks import update_in_blocks
 from keras_l2l.cooldown import Cooldown
 from keras_l2l.guard import Guard
 from keras_l2l.rules import RuleState, UpdateRule
-from keras_l2l.rules.selection import without_numbers
+from keras_l2l.rules.selection import are_of_one_model
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -352,7 +352,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         paths = [_path(variable) for variable in variables]
         if self.rule.reads_paths:
             # A model that was loaded from a file may have others than before.
-            if _are_of_one_model(self._paths.value, paths):
+            if are_of_one_model(self._paths.value, paths):
                 paths = self._paths.value
             self._paths = _Box(paths)
         return self.rule.named_initial_state(
@@ -448,19 +448,6 @@ def _native(variable):
 def _path(variable):
     # A `tf.Variable` has a name alone, with the number of an output.
     return getattr(variable, "path", variable.name).partition(":")[0]
-
-
-def _are_of_one_model(paths, others):
-    """Whether paths may be others because a model was saved and loaded.
-
-    Keras then leaves out the names of layers around a layer, and numbers
-    those anew that it has numbered.
-    """
-
-    def ends(paths):
-        return [without_numbers(path).split("/")[-2:] for path in paths]
-
-    return paths is not None and ends(paths) == ends(others)
 
 
 def _dense(gradient):

@@ -1,4 +1,4 @@
-"""Plots of learning curves and of proposed updates."""
+"""Plots of learning curves."""
 
 import itertools
 from typing import Any
@@ -27,7 +27,6 @@ _BASELINES: tuple[dict[str, Any], ...] = (
 )
 _PANEL_SIZE = (6.4, 4.4)  # inches
 _MAX_COLUMNS = 3
-_SMALL_PANEL_SIZE = (2.6, 2.2)
 _DPI = 150
 
 
@@ -54,11 +53,8 @@ def plot_learning_curves(comparison, path=None):
     panels = [("Loss on the batch of each step", _batch_losses)]
     if len(comparison.records[0].test_losses) > 1:
         panels.append(("Loss on held-out data", _test_losses))
-    width, height = _PANEL_SIZE
-    figure = Figure(
-        figsize=(width * len(panels), height), dpi=_DPI, layout="constrained"
-    )
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, axes = subplots(1, len(panels))
+    axes = axes[0]
     for panel, (label, losses_of) in zip(axes, panels):
         _draw(panel, comparison, losses_of)
         panel.set_ylabel(label)
@@ -87,15 +83,9 @@ def plot_comparisons(comparisons, path=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    width, height = _PANEL_SIZE
     columns = min(len(comparisons), _MAX_COLUMNS)
     rows = -(-len(comparisons) // columns)
-    figure = Figure(
-        figsize=(0.8 * width * columns, 0.9 * height * rows),
-        dpi=_DPI,
-        layout="constrained",
-    )
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = subplots(rows, columns, scale=0.8)
     for panel in axes.flat[len(comparisons) :]:
         panel.remove()
     for panel, (title, comparison) in zip(axes.flat, comparisons.items()):
@@ -125,13 +115,8 @@ def plot_final_losses(panels, label, path=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    width, height = _PANEL_SIZE
-    figure = Figure(
-        figsize=(0.7 * width * len(panels), height),
-        dpi=_DPI,
-        layout="constrained",
-    )
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    figure, axes = subplots(1, len(panels), scale=0.8, sharey=True)
+    axes = axes[0]
     for axis, (title, comparisons) in zip(axes, panels.items()):
         summaries = [c.summaries() for c in comparisons.values()]
         first = next(iter(comparisons.values()))
@@ -158,95 +143,27 @@ def plot_final_losses(panels, label, path=None):
     return figure
 
 
-def plot_proposed_updates(proposals, path=None):
-    """Draws the update that each rule proposes against the gradient.
-
-    A row of panels for each coordinate, a column for each step. A thin line
-    marks the gradient that training had there.
+def subplots(rows, columns, scale=1.0, panel_size=_PANEL_SIZE, **shared):
+    """A figure without any global state of matplotlib.
 
     Args:
-        proposals: A `keras_l2l.proposals.Proposals`.
-        path: String or path of the file to write; its ending gives the
-            format. Defaults to `None`, no file.
+        rows: Integer.
+        columns: Integer.
+        scale: Float, multiplies the size. Defaults to `1.0`.
+        panel_size: Pair of floats, width and height of a panel, in inches.
+        **shared: `sharex` and `sharey` of matplotlib.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        Tuple `(figure, axes)`: a `matplotlib.figure.Figure` and an array
+        `[rows, columns]` of its axes.
     """
-    rows, columns = proposals.seen.shape
-    width, height = _SMALL_PANEL_SIZE
+    width, height = panel_size
     figure = Figure(
-        figsize=(width * columns, height * rows),
+        figsize=(scale * width * columns, scale * height * rows),
         dpi=_DPI,
         layout="constrained",
     )
-    axes = figure.subplots(
-        rows, columns, squeeze=False, sharex="row", sharey="row"
-    )
-    styles = styles_of(proposals.rules, proposals.rules[0])
-    for (row, column), panel in np.ndenumerate(axes):
-        for style, name, updates in zip(
-            styles, proposals.rules, proposals.updates[:, row, column]
-        ):
-            panel.plot(proposals.gradients[row], updates, label=name, **style)
-        panel.axvline(
-            proposals.seen[row, column], color="0.6", linewidth=0.8, zorder=0
-        )
-        panel.ticklabel_format(scilimits=(-2, 3))
-        panel.grid(alpha=0.25, linewidth=0.5)
-        panel.spines[["top", "right"]].set_visible(False)
-    for panel, step in zip(axes[0], proposals.steps):
-        panel.set_title(f"after step {step}", fontsize="medium")
-    for panel, (parameter, index) in zip(axes[:, 0], proposals.coordinates):
-        panel.set_ylabel(f"Update\n(parameter {parameter}, no. {index})")
-    for panel in axes[-1]:
-        panel.set_xlabel("Gradient")
-    axes[0, 0].legend(frameon=False, fontsize="small")
-    if path is not None:
-        figure.savefig(path)
-    return figure
-
-
-def plot_update_history(history, path=None):
-    """Draws the updates of each rule over time, under the gradients.
-
-    A column of panels for each coordinate.
-
-    Args:
-        history: A `keras_l2l.proposals.UpdateHistory`.
-        path: String or path of the file to write; its ending gives the
-            format. Defaults to `None`, no file.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-    """
-    width, height = _PANEL_SIZE
-    figure = Figure(
-        figsize=(0.8 * width * len(history.coordinates), height),
-        dpi=_DPI,
-        layout="constrained",
-    )
-    columns = figure.subplots(
-        2, len(history.coordinates), squeeze=False, sharex=True
-    ).T
-    styles = styles_of(history.rules, history.rules[0])
-    for index, (above, below) in enumerate(columns):
-        above.plot(history.gradients[index], color="0.4")
-        for style, name, updates in zip(styles, history.rules, history.updates):
-            below.plot(updates[index], label=name, **style)
-        parameter, coordinate = history.coordinates[index]
-        above.set_title(
-            f"Parameter {parameter}, no. {coordinate}", fontsize="medium"
-        )
-        below.set_xlabel("Step")
-        for panel in (above, below):
-            panel.ticklabel_format(axis="y", scilimits=(-2, 3))
-            decorate(panel)
-    columns[0, 0].set_ylabel("Gradient")
-    columns[0, 1].set_ylabel("Update")
-    columns[0, 1].legend(frameon=False, fontsize="small")
-    if path is not None:
-        figure.savefig(path)
-    return figure
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def styles_of(optimizers, learned):

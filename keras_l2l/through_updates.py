@@ -20,7 +20,7 @@ from keras_l2l.compiled import (
     compile_rule,
     transposed,
 )
-from keras_l2l.coordinates import Coordinates, choose, flat, part
+from keras_l2l.coordinates import Block, choose, flat
 from keras_l2l.rules import RuleState
 from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
@@ -315,29 +315,6 @@ def _backward_loop(rule, read, last, weights, chosen):
     return totals
 
 
-class _Block(NamedTuple):
-    """`count` coordinates of a parameter from `start`; `None`: all of it."""
-
-    start: Any = None
-    count: Any = None
-
-    def of(self, tensor, axis=0):
-        """These coordinates of a tensor that has all of them along an axis."""
-        if self.count is None:
-            return tensor
-        return part(tensor, self.start, self.count, axis)
-
-    def of_structure(self, structure):
-        """These coordinates of tensors that have them on the last axis."""
-        return tf.nest.map_structure(lambda s: self.of(s, axis=-1), structure)
-
-    def of_coordinates(self, chosen, index):
-        """`Coordinates` of this block of the parameter at an index alone."""
-        return Coordinates(
-            [None], [self.of(chosen.owners[index])], [chosen.scales[index]]
-        )
-
-
 def _over_blocks(rule, gradient_of_block, parameter, block_size):
     """Sums a function of a block over blocks of about equal size.
 
@@ -346,16 +323,16 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size):
     size = parameter.shape.num_elements()
     blocks = math.ceil(size / block_size)
     if blocks == 1 or rule.independent != "coordinates":
-        return gradient_of_block(_Block())
+        return gradient_of_block(Block())
     block_size = size // blocks
     # A multiple of the vectors' length, where it is longer than one.
     block_size -= block_size % min(16, block_size)
     first = size - (blocks - 1) * block_size
-    totals = gradient_of_block(_Block(0, first))
+    totals = gradient_of_block(Block(0, first))
 
     def body(block, totals):
         start = first + block * block_size
-        gradients = gradient_of_block(_Block(start, block_size))
+        gradients = gradient_of_block(Block(start, block_size))
         return block + 1, _sum(totals, gradients)
 
     # One after the other, or the temporaries of all would add up.

@@ -57,6 +57,7 @@ ORDER = (
     "benchmark",
     "benchmark_summary",
     "plotting",
+    "proposal_plots",
     "benchmark_plots",
     "recipe",
     "recipes",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_l2l import rules, tasks
-from keras_l2l.plotting import plot_proposed_updates, plot_update_history
+from keras_l2l.proposal_plots import plot_proposed_updates, plot_update_history
 from keras_l2l.proposals import Proposals, proposed_updates, update_history
 from keras_l2l.unroll import inner_step, start, unpack, unroll
 from tests import components

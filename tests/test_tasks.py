@@ -357,7 +357,12 @@ def test_cifar_with_some_of_the_labels():
 
 
 @components.needs_cifar
-@pytest.mark.parametrize("labels", [(3,), (3, 3), (0, 10), ()])
+@pytest.mark.parametrize("labels", [(3,), (3, 3), (0, 10), (), 5, "cats"])
 def test_cifar_refuses_labels(labels):
     with pytest.raises(ValueError, match="at least two different integers"):
         tasks.cifar_convnet(labels=labels)
+
+
+def test_cifar_refuses_sizes():
+    with pytest.raises(ValueError, match="Received: size=0"):
+        tasks.cifar_convnet(size=0)

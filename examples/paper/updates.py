@@ -10,7 +10,14 @@ the updates that it made there over time, each beside those of Adam.
 Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, appendix.
 """
 
-from keras_l2l import experiments, plotting, presets, proposals, rules, tasks
+from keras_l2l import (
+    experiments,
+    presets,
+    proposal_plots,
+    proposals,
+    rules,
+    tasks,
+)
 
 # A weight and a bias of the output layer.
 COORDINATES = [(2, 0), (3, 5)]
@@ -25,11 +32,11 @@ def main(output, full=False, seed=0):
     found = proposals.proposed_updates(
         compared, tasks.mnist_mlp(), COORDINATES, steps, seed=seed
     )
-    plotting.plot_proposed_updates(found, output / "updates.png")
+    proposal_plots.plot_proposed_updates(found, output / "updates.png")
     history = proposals.update_history(
         compared, tasks.mnist_mlp(), COORDINATES, steps[-1], seed=seed
     )
-    plotting.plot_update_history(history, output / "history.png")
+    proposal_plots.plot_update_history(history, output / "history.png")
     for name, updates in zip(history.rules, history.updates):
         for coordinate, of_one in zip(COORDINATES, updates):
             print(f"{name}, coordinate {coordinate}: last {of_one[-1]:.3g}")

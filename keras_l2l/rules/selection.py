@@ -91,6 +91,26 @@ def without_numbers(path):
     return _NUMBERS.sub("", path)
 
 
+def are_of_one_model(paths, others):
+    """Whether paths may differ only because a model was saved and loaded.
+
+    Keras then leaves out the names of layers around a layer, and numbers
+    those anew that it has numbered.
+
+    Args:
+        paths: List of strings, or `None`, which are of no model.
+        others: List of strings.
+
+    Returns:
+        A boolean.
+    """
+
+    def ends(paths):
+        return [without_numbers(path).split("/")[-2:] for path in paths]
+
+    return paths is not None and ends(paths) == ends(others)
+
+
 class Selection:
     """The group of each parameter.
 

@@ -1,6 +1,7 @@
 """Image classifiers: the paper's optimizees, and digits by default."""
 
 import itertools
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -117,7 +118,10 @@ def cifar_convnet(labels=None, units=16, batch_size=128, size=None):
         section 3.3.
     """
     checks.positive_integers(units=units)
-    chosen = tuple(range(10)) if labels is None else tuple(labels)
+    if size is not None:
+        checks.positive_integers(size=size)
+    chosen = range(10) if labels is None else labels
+    chosen = tuple(chosen) if isinstance(chosen, Iterable) else ()
     if len(set(chosen)) < max(2, len(chosen)) or not set(chosen) <= _LABELS:
         raise ValueError(
             "Argument `labels` must hold at least two different integers from "
@@ -150,13 +154,11 @@ def cifar_convnet(labels=None, units=16, batch_size=128, size=None):
         )
 
     name = "-".join(map(str, ("cifar", *chosen))) if labels else "cifar-10"
-    return KerasTask(
+    return _task(
+        f"{name}-convnet-{units}",
         build_model,
-        train_data,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        batch_size=batch_size,
-        test_data=test_data,
-        name=f"{name}-convnet-{units}",
+        (train_data, test_data),
+        batch_size,
     )
 
 
@@ -202,11 +204,21 @@ def _classifier(name, data, units, depth, activation, batch_size, stddev):
     activation_name = keras.activations.serialize(
         keras.activations.get(activation)
     )
+    return _task(
+        f"{name}-mlp-{units}x{depth}-{activation_name}",
+        build_model,
+        (train_data, test_data),
+        batch_size,
+    )
+
+
+def _task(name, build_model, data, batch_size):
+    train_data, test_data = data
     return KerasTask(
         build_model,
         train_data,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         batch_size=batch_size,
         test_data=test_data,
-        name=f"{name}-mlp-{units}x{depth}-{activation_name}",
+        name=name,
     )
