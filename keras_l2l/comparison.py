@@ -189,6 +189,52 @@ class Comparison:
             }
         )
 
+    @classmethod
+    def from_dict(cls, document):
+        """The inverse of `to_dict`.
+
+        Args:
+            document: Dict, as JSON gives it back.
+
+        Returns:
+            A `Comparison`. Losses that were not finite are NaN.
+
+        Raises:
+            KeyError: If something is missing.
+        """
+        sweeps = [
+            Sweep(
+                optimizer=sweep["optimizer"],
+                learning_rates=tuple(sweep["learning_rates"]),
+                scores=_with(math.inf, sweep["scores"]),
+                best=sweep["best"],
+                on_border=sweep["on_border"],
+            )
+            for sweep in document["sweeps"]
+        ]
+        records = [
+            Record(
+                task=record["task"],
+                optimizer=record["optimizer"],
+                learning_rate=record["learning_rate"],
+                seed=record["seed"],
+                losses=_with(math.nan, record["losses"]),
+                test_losses=dict(
+                    zip(
+                        map(int, record["test_losses"]),
+                        _with(math.nan, record["test_losses"].values()),
+                    )
+                ),
+            )
+            for record in document["records"]
+        ]
+        return cls(
+            **{key: document[key] for key in ("task", "learned", "steps")},
+            **{key: document[key] for key in ("seed", "selection")},
+            sweeps=tuple(sweeps),
+            records=tuple(records),
+        )
+
     def write_json(self, path):
         """Writes all of it as strict JSON.
 
@@ -310,6 +356,11 @@ def to_json(value) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _with(substitute, values):
+    """A tuple of floats, in which JSON has `None` for what is not finite."""
+    return tuple(substitute if v is None else v for v in values)
 
 
 def _over_runs(records, loss_of):

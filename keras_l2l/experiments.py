@@ -3,12 +3,16 @@
 import argparse
 import dataclasses
 import inspect
+import json
+import os
 import pathlib
 import runpy
 
 from rich.console import Console
 
 from keras_l2l import checks, evaluation, report
+from keras_l2l.comparison import Comparison
+from keras_l2l.rule_config import digest
 
 # The wheel carries them in the package, a checkout has them beside it.
 _ROOTS = (
@@ -134,17 +138,74 @@ def baselines(full):
     }
 
 
-def show(comparison, path):
-    """Prints the tables of a comparison and writes it as JSON.
+def compare(path, learned, task, **arguments):
+    """`evaluation.compare`, whose result is kept in a file, and printed.
+
+    An experiment that was stopped finds there what it had done.
+
+    Args:
+        path: Path of the JSON file.
+        learned: Dict from names to `UpdateRule`s.
+        task: A `Task`.
+        **arguments: `steps`, `seeds`, `sweep_seeds`, `seed` and `baselines`
+            of `evaluation.compare`.
+
+    Returns:
+        A `Comparison`: that of the file, if it is one of the same rules with
+        the same arguments, and otherwise a new one, which replaces it.
+
+    Raises:
+        ValueError: If there is a file that cannot be read.
+    """
+    key = _key(learned, task, **arguments)
+    comparison = _kept(path, key)
+    if comparison is None:
+        comparison = evaluation.compare(learned, task, **arguments)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(
+            json.dumps({"key": key, **comparison.to_dict()}, allow_nan=False)
+        )
+        os.replace(temporary, path)
+    show(comparison)
+    return comparison
+
+
+def show(comparison):
+    """Prints the tables of a comparison.
 
     Args:
         comparison: A `keras_l2l.comparison.Comparison`.
-        path: Path of the file.
     """
-    comparison.write_json(path)
     Console(width=120, highlight=False).print(
         *report.comparison_table(comparison)
     )
+
+
+def _key(learned, task, baselines, **numbers):
+    """What a comparison depends on, as JSON has it."""
+    return {
+        **numbers,
+        "rules": {n: digest(rule).hex() for n, rule in learned.items()},
+        "rates": {n: list(b.learning_rates) for n, b in baselines.items()},
+        "task": task.name,
+        "shapes": [list(spec.shape) for spec in task.parameter_specs],
+    }
+
+
+def _kept(path, key):
+    """The comparison in a file, if there is one with this key."""
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text())
+        if document["key"] != key:
+            return None
+        return Comparison.from_dict(document)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The comparison {str(path)!r} cannot be read: {error!r}. Delete "
+            "it to run it again."
+        ) from error
 
 
 def _scripts():

@@ -1,12 +1,15 @@
 """The experiments of the paper are found, run and shown."""
 
 import ast
+import json
+import math
 import pathlib
 
 import pytest
 
-from keras_l2l import cli, evaluation, experiments
-from tests.test_plotting import GOOD, comparison
+from keras_l2l import cli, evaluation, experiments, rules, tasks
+from keras_l2l.comparison import Comparison
+from tests.test_plotting import GOOD, TURNING, comparison
 
 SCRIPT = '''"""What it does.
 
@@ -100,7 +103,40 @@ def test_baselines():
         assert set(rates) <= set(evaluation.BASELINES[name].learning_rates)
 
 
-def test_show(tmp_path, capsys):
-    experiments.show(comparison({"mine": GOOD}), tmp_path / "toy.json")
+def test_a_comparison_is_kept(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "toy.json"
+    arguments = {
+        **{"steps": 2, "seeds": 2, "sweep_seeds": 1, "seed": 0},
+        "baselines": {"SGD": evaluation.Baseline(rules.SGD, (1e-3, 1e-2))},
+    }
+
+    def compare(rate, **changes):
+        return experiments.compare(
+            path,
+            {"mine": rules.SGD(rate)},
+            tasks.Quadratic(2),
+            **{**arguments, **changes},
+        )
+
+    first = compare(0.01)
     assert "mine" in capsys.readouterr().out
-    assert "learned" in (tmp_path / "toy.json").read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["toy.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "compare", None)
+        assert compare(0.01) == first
+    assert "mine" in capsys.readouterr().out
+    # Neither of another rule nor with other arguments.
+    assert compare(0.02) != first
+    assert len(compare(0.02, seeds=3).records) == 6
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"toy.json.*Delete it to run it"):
+        compare(0.01)
+
+
+def test_a_comparison_comes_back_from_json():
+    made = comparison({"mine": GOOD, "Adam": TURNING})
+    found = Comparison.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert found.records[0] == made.records[0]
+    assert found.records[2].diverged
+    assert math.isnan(found.records[2].losses[2])
+    assert found.summaries()[0] == made.summaries()[0]

@@ -1,14 +1,15 @@
 """CIFAR-10, and transfer to data sets with fewer labels.
 
     python examples/paper/cifar.py         # to see that it runs
-    python examples/paper/cifar.py --full  # an hour on one core
+    python examples/paper/cifar.py --full  # half an hour on two cores
 
 A convolutional network with batch normalisation, trained by two LSTMs, one
 for the kernels of its convolutions and one for the rest: the preset
 `lstm-cifar`, and `lstm-cifar-sub` (LSTM-sub), which has seen images of the
 labels 5 to 9 alone. On CIFAR-10, on CIFAR-5 (the labels 0 to 4) and on CIFAR-2
 (0 and 1), with images of half the size, as in their training. Rivals are SGD,
-NAG, RMSprop and Adam, tuned for each data set.
+NAG, RMSprop and Adam, tuned for each data set. Stopped, it goes on from the
+last data set.
 
 Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.3.
 """
@@ -44,7 +45,8 @@ def main(output, full=False, seed=0):
     for title, labels in LABELS.items():
         if not full and title != "CIFAR-2":
             continue
-        comparisons[title] = evaluation.compare(
+        comparisons[title] = experiments.compare(
+            output / f"{title}.json",
             learned,
             tasks.cifar_convnet(labels, size=16 if full else 8),
             steps=1000 if full else 3,
@@ -53,7 +55,6 @@ def main(output, full=False, seed=0):
             seed=seed,
             baselines=baselines,
         )
-        experiments.show(comparisons[title], output / f"{title}.json")
     plotting.plot_comparisons(comparisons, output / "cifar.png")
 
 

@@ -15,7 +15,7 @@ Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.4.
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_l2l import evaluation, experiments, plotting, presets, rules, tasks
+from keras_l2l import experiments, plotting, presets, rules, tasks
 from keras_l2l.unroll import compile_unroll, start, unpack
 
 LEARNED = "LSTM"
@@ -33,7 +33,8 @@ def main(output, full=False, seed=0):
         task = tasks.neural_art(
             style, split="test", size=size if full else size // 4
         )
-        comparison = evaluation.compare(
+        comparison = experiments.compare(
+            output / f"{task.name}.json",
             {LEARNED: rule},
             task,
             steps=128 if full else 8,
@@ -42,7 +43,6 @@ def main(output, full=False, seed=0):
             seed=seed,
             baselines=experiments.baselines(full),
         )
-        experiments.show(comparison, output / f"{task.name}.json")
         comparisons[title] = comparison
         pictures.append(pictures_of(task, rule, comparison))
     plotting.plot_comparisons(comparisons, output / "neural_art.png")

@@ -52,7 +52,8 @@ def main(output, full=False, seed=0):
             record_of_scipy(method, task, s, comparison.steps) for s in seeds
         ]
     comparison = dataclasses.replace(comparison, records=tuple(records))
-    experiments.show(comparison, output / "quadratics.json")
+    experiments.show(comparison)
+    comparison.write_json(output / "quadratics.json")
     figure = plotting.plot_learning_curves(comparison)
     figure.axes[0].set_ylim(bottom=1e-3)  # BFGS goes on down to rounding
     figure.savefig(output / "quadratics.png")

@@ -137,8 +137,7 @@ def reproduce(arguments):
     with _user_errors(ValueError):
         experiments.path(name)
     output = _writable_directory(output)
-    # A download can fail in many ways, none of which is a bug.
-    with _user_errors(OSError):
+    with _user_errors(ValueError, OSError):
         experiments.reproduce(
             name, output, full=arguments.full, seed=arguments.seed
         )
