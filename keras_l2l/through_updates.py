@@ -9,6 +9,7 @@ through all steps, in less memory.
 """
 
 import math
+import os
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -26,7 +27,7 @@ from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 
 # Coordinates whose step is taken back at once: its temporaries stay in the
 # processor's near memory.
-_BLOCK_SIZE = 2**12
+_BLOCK_SIZE = 2**11
 
 
 def recorded_bytes(rule, steps):
@@ -255,7 +256,13 @@ def _backward(rule, arrays, like, last, weights, chosen):
             )
 
         parts.append(
-            _over_blocks(rule, gradient_of_block, parameter, _BLOCK_SIZE)
+            _over_blocks(
+                rule,
+                gradient_of_block,
+                parameter,
+                _BLOCK_SIZE,
+                lanes=_concurrency(),
+            )
         )
     return [tf.add_n(gradients) for gradients in zip(*parts)]
 
@@ -315,34 +322,65 @@ def _backward_loop(rule, read, last, weights, chosen):
     return totals
 
 
-def _over_blocks(rule, gradient_of_block, parameter, block_size):
+def _over_blocks(rule, gradient_of_block, parameter, block_size, lanes=1):
     """Sums a function of a block over blocks of about equal size.
 
     A parameter whose coordinates depend on each other is one block.
+
+    Args:
+        rule: An `UpdateRule`.
+        gradient_of_block: Function from a `Block` to a list of tensors.
+        parameter: Tensor.
+        block_size: Integer. The most coordinates of a block.
+        lanes: Integer. How many blocks may be worked on at once: the
+            temporaries of so many add up. Defaults to `1`.
+
+    Returns:
+        List of tensors.
     """
     size = parameter.shape.num_elements()
     blocks = math.ceil(size / block_size)
     if blocks == 1 or rule.independent != "coordinates":
         return gradient_of_block(Block())
+    # As many blocks in each lane.
+    lanes = min(lanes, blocks)
+    blocks = min(size, lanes * math.ceil(blocks / lanes))
     block_size = size // blocks
     # A multiple of the vectors' length, where it is longer than one.
     block_size -= block_size % min(16, block_size)
     first = size - (blocks - 1) * block_size
-    totals = gradient_of_block(Block(0, first))
 
-    def body(block, totals):
-        start = first + block * block_size
-        gradients = gradient_of_block(Block(start, block_size))
-        return block + 1, _sum(totals, gradients)
+    def lane(index):
+        def block_at(number):
+            return Block(first + (number - 1) * block_size, block_size)
 
-    # One after the other, or the temporaries of all would add up.
-    _, totals = tf.while_loop(
-        lambda block, _: block < blocks - 1,
-        body,
-        (tf.constant(0), totals),
-        parallel_iterations=1,
-    )
-    return totals
+        def body(number, totals):
+            gradients = gradient_of_block(block_at(number))
+            return number + lanes, _sum(totals, gradients)
+
+        # The first block of all is the odd one, so that others are alike.
+        begin = block_at(index) if index else Block(0, first)
+        _, totals = tf.while_loop(
+            lambda number, _: number < blocks,
+            body,
+            (tf.constant(index + lanes), gradient_of_block(begin)),
+            parallel_iterations=1,
+        )
+        return totals
+
+    parts = [lane(index) for index in range(lanes)]
+    return [tf.add_n(gradients) for gradients in zip(*parts)]
+
+
+def _concurrency():
+    """How many operations TensorFlow runs at once."""
+    threads = tf.config.threading.get_inter_op_parallelism_threads()
+    if threads:
+        return threads
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Not on every system.
+        return os.cpu_count() or 1
 
 
 def _like(step, parameters, state):

@@ -124,14 +124,19 @@ def test_tensor_by_tensor_equals_an_outer_tape():
         assert _relative_difference(estimate.gradients, expected) < 1e-5
 
 
-@pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
-def test_the_way_back_in_blocks_is_the_same(coordinate_share, monkeypatch):
+@pytest.mark.parametrize(
+    "coordinate_share, cores", [(1.0, 1), (1.0, 3), (0.5, 2)]
+)
+def test_the_way_back_in_blocks_is_the_same(
+    coordinate_share, cores, monkeypatch
+):
     task = components.TASKS["KerasTask-mlp"]()
     rule = components.RULES["CoordinatewiseLSTM"]()
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     estimator = TruncatedBackpropagation(coordinate_share=coordinate_share)
     expected = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).gradients
     monkeypatch.setattr(through_updates, "_BLOCK_SIZE", 16)
+    monkeypatch.setattr(through_updates, "_concurrency", lambda: cores)
     received = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).gradients
     assert _relative_difference(received, expected) < 1e-5
 
