@@ -23,8 +23,6 @@ class Stage:
         imitation_rate: Float, the `rate` of `Imitation`, with Adam as the
             teacher. 0 for none.
         teacher_rate: Float. The learning rate of the teacher.
-        teacher_decay_steps: Integer. Length of the cosine along which the
-            teacher's rate decays to zero; `None` has it constant.
         optimizees: Integer. Optimizees in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
             `"root"`, to √t; `"linear"`, to t, which counts the end of an
@@ -55,7 +53,6 @@ class Stage:
     stddev: float = 0.01
     imitation_rate: float = 0.0
     teacher_rate: float = 0.01
-    teacher_decay_steps: int | None = None
     optimizees: int = 2
     loss_weights: str = "equal"
     second_derivatives: bool = False

@@ -197,11 +197,7 @@ def _make_trainer(rule, task, recipe, stage):
         horizon = Curriculum(stage.curriculum)
     estimator = _ESTIMATORS[stage.estimator](stage)
     if stage.imitation_rate:
-        teacher = rules.AdamW(
-            stage.teacher_rate,
-            weight_decay=0.0,
-            decay_steps=stage.teacher_decay_steps,
-        )
+        teacher = rules.Adam(stage.teacher_rate)
         estimator = Imitation(estimator, teacher, stage.imitation_rate)
     trainer = MetaTrainer(
         rule,
