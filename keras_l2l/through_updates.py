@@ -29,6 +29,10 @@ from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 # processor's near memory.
 _BLOCK_SIZE = 2**11
 
+# Blocks that are worked on at once, where there are as many cores: each takes
+# time to trace, and XLA divides large products among the other cores itself.
+_LANES = 4
+
 
 def recorded_bytes(rule, steps):
     """Bytes that one pass records of one coordinate over an unroll.
@@ -261,7 +265,7 @@ def _backward(rule, arrays, like, last, weights, chosen):
                 gradient_of_block,
                 parameter,
                 _BLOCK_SIZE,
-                lanes=_concurrency(),
+                lanes=min(_LANES, _concurrency()),
             )
         )
     return [tf.add_n(gradients) for gradients in zip(*parts)]
