@@ -8,8 +8,9 @@ for the kernels of its convolutions and one for the rest: the preset
 `lstm-cifar`, and `lstm-cifar-sub` (LSTM-sub), which has seen images of the
 labels 5 to 9 alone. On CIFAR-10, on CIFAR-5 (the labels 0 to 4) and on CIFAR-2
 (0 and 1), with images of half the size, as in their training. Rivals are SGD,
-NAG, RMSprop and Adam, tuned for each data set. Stopped, it goes on from the
-last data set.
+NAG, RMSprop and Adam, tuned for each data set, and, beyond the paper, the
+preset `general`, which has not been trained on this network. Stopped, it goes
+on from the last data set.
 
 Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.3.
 """
@@ -34,6 +35,7 @@ def main(output, full=False, seed=0):
     learned = {
         "LSTM": presets.load("lstm-cifar"),
         "LSTM-sub": presets.load("lstm-cifar-sub"),
+        "general": presets.load("general"),
     }
     baselines = {
         name: dataclasses.replace(
