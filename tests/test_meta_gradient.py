@@ -125,7 +125,7 @@ def test_tensor_by_tensor_equals_an_outer_tape():
 
 
 @pytest.mark.parametrize(
-    "coordinate_share, cores", [(1.0, 1), (1.0, 3), (0.5, 2)]
+    ("coordinate_share", "cores"), [(1.0, 1), (1.0, 3), (0.5, 2)]
 )
 def test_the_way_back_in_blocks_is_the_same(
     coordinate_share, cores, monkeypatch
