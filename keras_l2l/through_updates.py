@@ -68,6 +68,9 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     """
     steps = meta_loss.steps
     chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
+    is_vector = len(carry.parameters) == 1
+    if share == 1.0 and is_vector and rule.independent == "coordinates":
+        return _gradient_in_blocks(rule, task, carry, meta_loss, chosen)
     # The coordinates of a share are gathered row by row, and are so few that
     # what is kept of all would cost more than to compute it again.
     whole = share == 1.0
@@ -116,6 +119,121 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     gradients = _backward(rule, arrays, like, last, weights, chosen)
     carry = _transposed(rule, carry) if whole else carry
     return losses, gradients, carry
+
+
+def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
+    """`gradient_in_one_pass` of all coordinates, in one vector.
+
+    The blocks of the way back are those of the way there, so that what is
+    recorded of a block is read as it was written: to cut it from what was
+    recorded of all would copy it.
+    """
+    steps = meta_loss.steps
+    step = compile_recorded(rule)
+    lanes = min(_LANES, _concurrency())
+    division = _divide(
+        carry.parameters[0].shape.num_elements(), _BLOCK_SIZE, lanes
+    )
+    sizes = [division.first] + [division.size] * (division.blocks - 1)
+    others = division.blocks - 1
+
+    def split(state):
+        """Hidden state of the coordinates of each block, transposed."""
+        leaves = [
+            tf.split(tf.transpose(leaf), sizes, axis=-1)
+            for leaf in tf.nest.flatten(state.local)
+        ]
+        local = [
+            tf.nest.pack_sequence_as(
+                state.local[0], [blocks[number] for blocks in leaves]
+            )
+            for number in range(division.blocks)
+        ]
+        return state._replace(local=local)
+
+    def join(state):
+        """The inverse of `split`."""
+        local = tf.nest.map_structure(
+            lambda *blocks: tf.transpose(tf.concat(blocks, axis=-1)),
+            *state.local,
+        )
+        return state._replace(local=[local])
+
+    def body(t, carry, losses, first, rest):
+        blocks: list[_Seen] = []
+
+        def call(gradients, parameters, state):
+            parts = zip(
+                tf.split(gradients[0], sizes),
+                tf.split(parameters[0], sizes),
+                state.local,
+            )
+            updates, local = [], []
+            for gradient, parameter, block in parts:
+                arguments = (
+                    [gradient],
+                    [parameter],
+                    state._replace(local=[block]),
+                )
+                ((update,), after), values = step(*arguments)
+                blocks.append(_Seen(*arguments, values))
+                updates.append(update)
+                local += after.local
+            return [tf.concat(updates, 0)], after._replace(local=local)
+
+        carry, loss, _ = inner_step(rule, task, carry, call=call)
+        first = recording.write(first, t, blocks[0])
+        for number, seen in enumerate(blocks[1:]):
+            rest = recording.write(rest, t * others + number, seen)
+        return t + 1, carry, losses.write(t, loss), first, rest
+
+    carry = carry._replace(rule_state=split(carry.rule_state))
+    likes = [
+        _like(
+            step,
+            [tf.zeros([size], carry.parameters[0].dtype)],
+            carry.rule_state._replace(local=[local]),
+        )
+        for size, local in zip(sizes[:2], carry.rule_state.local)
+    ]
+    losses = tf.TensorArray(
+        loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
+    )
+    _, carry, losses, first, rest = tf.while_loop(
+        lambda t, *_: t < steps,
+        body,
+        (
+            tf.constant(0),
+            carry,
+            losses,
+            recording.arrays(likes[0], steps),
+            recording.arrays(likes[1], steps * others) if others else [],
+        ),
+        parallel_iterations=1,
+    )
+    loss, last, _ = loss_and_gradients(rule, task, carry)
+    losses = losses.write(steps, loss).stack()
+    weights = meta_loss.slopes(losses)
+
+    def gradient_of_block(number):
+        is_first = isinstance(number, int) and number == 0
+
+        def read(t):
+            if is_first:
+                return recording.read(first, t, likes[0])
+            return recording.read(rest, t * others + number - 1, likes[1])
+
+        block = division.block(number)
+        return _backward_loop(
+            rule,
+            read,
+            [block.of(last[0])],
+            weights,
+            block.of_coordinates(chosen, 0),
+        )
+
+    gradients = _in_lanes(gradient_of_block, division.blocks, lanes)
+    return losses, gradients, carry._replace(rule_state=join(carry.rule_state))
 
 
 def gradient_in_two_passes(
@@ -346,28 +464,53 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size, lanes=1):
     blocks = math.ceil(size / block_size)
     if blocks == 1 or rule.independent != "coordinates":
         return gradient_of_block(Block())
-    # As many blocks in each lane.
+    division = _divide(size, block_size, lanes)
+    return _in_lanes(
+        lambda number: gradient_of_block(division.block(number)),
+        division.blocks,
+        lanes,
+    )
+
+
+class _Division(NamedTuple):
+    """Coordinates in blocks that are alike but for the first, the odd one."""
+
+    first: int
+    size: int
+    blocks: int
+
+    def block(self, number):
+        """A `Block`, by its number: an integer, or a tensor above 0."""
+        if isinstance(number, int) and number == 0:
+            return Block(0, self.first)
+        return Block(self.first + (number - 1) * self.size, self.size)
+
+
+def _divide(size, block_size, lanes):
+    """A `_Division` with as many blocks of at most a size in each lane."""
+    blocks = math.ceil(size / block_size)
     lanes = min(lanes, blocks)
     blocks = min(size, lanes * math.ceil(blocks / lanes))
     block_size = size // blocks
     # A multiple of the vectors' length, where it is longer than one.
     block_size -= block_size % min(16, block_size)
-    first = size - (blocks - 1) * block_size
+    return _Division(size - (blocks - 1) * block_size, block_size, blocks)
+
+
+def _in_lanes(gradient_of_block, blocks, lanes):
+    """Sums a function of a block's number, in loops beside each other."""
+    lanes = min(lanes, blocks)
 
     def lane(index):
-        def block_at(number):
-            return Block(first + (number - 1) * block_size, block_size)
-
         def body(number, totals):
-            gradients = gradient_of_block(block_at(number))
-            return number + lanes, _sum(totals, gradients)
+            return number + lanes, _sum(totals, gradient_of_block(number))
 
-        # The first block of all is the odd one, so that others are alike.
-        begin = block_at(index) if index else Block(0, first)
+        if index + lanes >= blocks:
+            return gradient_of_block(index)
         _, totals = tf.while_loop(
             lambda number, _: number < blocks,
             body,
-            (tf.constant(index + lanes), gradient_of_block(begin)),
+            (tf.constant(index + lanes), gradient_of_block(index)),
             parallel_iterations=1,
         )
         return totals
