@@ -71,38 +71,20 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     is_vector = len(carry.parameters) == 1
     if share == 1.0 and is_vector and rule.independent == "coordinates":
         return _gradient_in_blocks(rule, task, carry, meta_loss, chosen)
-    # The coordinates of a share are gathered row by row, and are so few that
-    # what is kept of all would cost more than to compute it again.
-    whole = share == 1.0
-    if whole:
-        carry = _transposed(rule, carry)
-        step = compile_recorded(rule)
-        like = _like(step, carry.parameters, carry.rule_state)
-    else:
-        compiled = compile_rule(rule)
+    step = compile_rule(rule)
 
-        def step(*arguments):
-            return compiled(*arguments), []
-
-        like = _Seen(carry.parameters, carry.parameters, carry.rule_state, [])
-
-    def pick(seen):
-        return seen if whole else _pick(rule, seen, chosen)
+    def pick(gradients, carry):
+        seen = _Seen(gradients, carry.parameters, carry.rule_state, [])
+        return _pick(rule, seen, chosen)
 
     def body(t, carry, losses, arrays):
         before = carry
-        values: list[tf.Tensor] = []
-
-        def call(*arguments):
-            results, values[:] = step(*arguments)
-            return results
-
-        carry, loss, gradients = inner_step(rule, task, carry, call=call)
-        seen = _Seen(gradients, before.parameters, before.rule_state, values)
-        arrays = recording.write(arrays, t, pick(seen))
+        carry, loss, gradients = inner_step(rule, task, carry, call=step)
+        arrays = recording.write(arrays, t, pick(gradients, before))
         return t + 1, carry, losses.write(t, loss), arrays
 
-    like = pick(like)
+    # For the shapes.
+    like = pick(carry.parameters, carry)
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
@@ -117,7 +99,6 @@ def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
     weights = meta_loss.slopes(losses)
     last = chosen.pick(last)
     gradients = _backward(rule, arrays, like, last, weights, chosen)
-    carry = _transposed(rule, carry) if whole else carry
     return losses, gradients, carry
 
 
@@ -538,12 +519,12 @@ def _like(step, parameters, state):
     return _Seen(parameters, parameters, state, values)
 
 
-def _transposed(rule, carry):
-    return carry._replace(rule_state=transposed(rule, carry.rule_state))
-
-
 def _pick(rule, seen, chosen):
-    """The chosen coordinates of what the rule saw, their state transposed."""
+    """The chosen coordinates of what the rule saw, their state transposed.
+
+    Those of a share are gathered row by row, and are so few that what the rule
+    keeps of all would cost more than to compute it again.
+    """
     state = seen.state._replace(local=chosen.pick_local(seen.state.local))
     return _Seen(
         chosen.pick(seen.gradients),
