@@ -29,6 +29,10 @@ from keras_l2l.unroll import inner_step, loss_and_gradients, loss_dtype, unroll
 # processor's near memory.
 _BLOCK_SIZE = 2**11
 
+# Each block of the way there is a call in the graph, which takes time to trace:
+# rules that keep little would have thousands of them in one pass.
+_MOST_BLOCKS = 32
+
 # Blocks that are worked on at once, where there are as many cores: each takes
 # time to trace, and XLA divides large products among the other cores itself.
 _LANES = 4
@@ -112,8 +116,9 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
     steps = meta_loss.steps
     step = compile_recorded(rule)
     lanes = min(_LANES, _concurrency())
+    size = carry.parameters[0].shape.num_elements()
     division = _divide(
-        carry.parameters[0].shape.num_elements(), _BLOCK_SIZE, lanes
+        size, max(_BLOCK_SIZE, math.ceil(size / _MOST_BLOCKS)), lanes
     )
     sizes = [division.first] + [division.size] * (division.blocks - 1)
     others = division.blocks - 1
