@@ -1,5 +1,7 @@
 """The meta-gradient against an outer tape and against finite differences."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -145,6 +147,35 @@ def test_the_way_back_in_blocks_is_the_same(
         received.carry,
         expected.carry,
     )
+
+
+def test_a_large_optimizee_has_no_larger_graph(monkeypatch):
+    """Each block of the way there is a call in the graph: so many at most."""
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry = start(rule, task, 1)
+    (size,) = [p.shape.num_elements() for p in carry.parameters]
+    most = 8
+    assert size > 2 * most
+    monkeypatch.setattr(through_updates, "_MOST_BLOCKS", most)
+    monkeypatch.setattr(through_updates, "_concurrency", lambda: 1)
+
+    def count_nodes(block_size):
+        monkeypatch.setattr(through_updates, "_BLOCK_SIZE", block_size)
+        estimate = tf.function(
+            lambda: (
+                TruncatedBackpropagation()(
+                    rule, task, carry, MetaLoss(WEIGHTS), SEED
+                ).gradients
+            )
+        )
+        graph = estimate.get_concrete_function().graph.as_graph_def()
+        return len(graph.node) + sum(
+            len(function.node_def) for function in graph.library.function
+        )
+
+    few, many = count_nodes(math.ceil(size / 2)), count_nodes(1)
+    assert few < many == count_nodes(math.ceil(size / most))
 
 
 def test_equals_an_outer_tape_where_the_rule_reads_parameters():
