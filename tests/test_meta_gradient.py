@@ -155,7 +155,7 @@ def test_a_large_optimizee_has_no_larger_graph(monkeypatch):
     rule = components.RULES["CoordinatewiseLSTM"]()
     carry = start(rule, task, 1)
     (size,) = [p.shape.num_elements() for p in carry.parameters]
-    most = 8
+    most = 4
     assert size > 2 * most
     monkeypatch.setattr(through_updates, "_MOST_BLOCKS", most)
     monkeypatch.setattr(through_updates, "_concurrency", lambda: 1)
@@ -170,9 +170,8 @@ def test_a_large_optimizee_has_no_larger_graph(monkeypatch):
             )
         )
         graph = estimate.get_concrete_function().graph.as_graph_def()
-        return len(graph.node) + sum(
-            len(function.node_def) for function in graph.library.function
-        )
+        # As text, with the nodes of the functions within it.
+        return str(graph).count(" op: ")
 
     few, many = count_nodes(math.ceil(size / 2)), count_nodes(1)
     assert few < many == count_nodes(math.ceil(size / most))
