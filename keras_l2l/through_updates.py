@@ -9,12 +9,11 @@ through all steps, in less memory.
 """
 
 import math
-import os
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_l2l import kept, recording
+from keras_l2l import kept, lanes, recording
 from keras_l2l.compiled import (
     compile_backward,
     compile_recorded,
@@ -32,10 +31,6 @@ _BLOCK_SIZE = 2**11
 # Each block of the way there is a call in the graph, which takes time to trace:
 # rules that keep little would have thousands of them in one pass.
 _MOST_BLOCKS = 32
-
-# Blocks that are worked on at once, where there are as many cores: each takes
-# time to trace, and XLA divides large products among the other cores itself.
-_LANES = 4
 
 
 def recorded_bytes(rule, steps):
@@ -115,12 +110,12 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
     """
     steps = meta_loss.steps
     step = compile_recorded(rule)
-    lanes = min(_LANES, _concurrency())
+    at_once = lanes.count()
     size = carry.parameters[0].shape.num_elements()
-    division = _divide(
-        size, max(_BLOCK_SIZE, math.ceil(size / _MOST_BLOCKS)), lanes
+    division = lanes.divide(
+        size, max(_BLOCK_SIZE, math.ceil(size / _MOST_BLOCKS)), at_once
     )
-    sizes = [division.first] + [division.size] * (division.blocks - 1)
+    sizes = division.sizes
     others = division.blocks - 1
 
     def split(state):
@@ -218,7 +213,7 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
             block.of_coordinates(chosen, 0),
         )
 
-    gradients = _in_lanes(gradient_of_block, division.blocks, lanes)
+    gradients = lanes.add_up(gradient_of_block, division.blocks, at_once)
     return losses, gradients, carry._replace(rule_state=join(carry.rule_state))
 
 
@@ -369,7 +364,7 @@ def _backward(rule, arrays, like, last, weights, chosen):
                 gradient_of_block,
                 parameter,
                 _BLOCK_SIZE,
-                lanes=min(_LANES, _concurrency()),
+                at_once=lanes.count(),
             )
         )
     return [tf.add_n(gradients) for gradients in zip(*parts)]
@@ -416,7 +411,8 @@ def _backward_loop(rule, read, last, weights, chosen):
         # θ_0 is given, and no loss at it is in the meta-loss.
         more = slopes(seen.gradients, tf.maximum(t, 1))
         d_parameters = [d + s for d, s in zip(d_parameters, more)]
-        return t - 1, d_parameters, d_state, _sum(totals, gradients)
+        totals = [a + b for a, b in zip(totals, gradients)]
+        return t - 1, d_parameters, d_state, totals
 
     d_state = [
         tf.zeros_like(leaf) for leaf in recording.floating(read(0).state)
@@ -430,7 +426,7 @@ def _backward_loop(rule, read, last, weights, chosen):
     return totals
 
 
-def _over_blocks(rule, gradient_of_block, parameter, block_size, lanes=1):
+def _over_blocks(rule, gradient_of_block, parameter, block_size, at_once=1):
     """Sums a function of a block over blocks of about equal size.
 
     A parameter whose coordinates depend on each other is one block.
@@ -440,7 +436,7 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size, lanes=1):
         gradient_of_block: Function from a `Block` to a list of tensors.
         parameter: Tensor.
         block_size: Integer. The most coordinates of a block.
-        lanes: Integer. How many blocks may be worked on at once: the
+        at_once: Integer. How many blocks may be worked on at once: the
             temporaries of so many add up. Defaults to `1`.
 
     Returns:
@@ -450,70 +446,12 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size, lanes=1):
     blocks = math.ceil(size / block_size)
     if blocks == 1 or rule.independent != "coordinates":
         return gradient_of_block(Block())
-    division = _divide(size, block_size, lanes)
-    return _in_lanes(
+    division = lanes.divide(size, block_size, at_once)
+    return lanes.add_up(
         lambda number: gradient_of_block(division.block(number)),
         division.blocks,
-        lanes,
+        at_once,
     )
-
-
-class _Division(NamedTuple):
-    """Coordinates in blocks that are alike but for the first, the odd one."""
-
-    first: int
-    size: int
-    blocks: int
-
-    def block(self, number):
-        """A `Block`, by its number: an integer, or a tensor above 0."""
-        if isinstance(number, int) and number == 0:
-            return Block(0, self.first)
-        return Block(self.first + (number - 1) * self.size, self.size)
-
-
-def _divide(size, block_size, lanes):
-    """A `_Division` with as many blocks of at most a size in each lane."""
-    blocks = math.ceil(size / block_size)
-    lanes = min(lanes, blocks)
-    blocks = min(size, lanes * math.ceil(blocks / lanes))
-    block_size = size // blocks
-    # A multiple of the vectors' length, where it is longer than one.
-    block_size -= block_size % min(16, block_size)
-    return _Division(size - (blocks - 1) * block_size, block_size, blocks)
-
-
-def _in_lanes(gradient_of_block, blocks, lanes):
-    """Sums a function of a block's number, in loops beside each other."""
-    lanes = min(lanes, blocks)
-
-    def lane(index):
-        def body(number, totals):
-            return number + lanes, _sum(totals, gradient_of_block(number))
-
-        if index + lanes >= blocks:
-            return gradient_of_block(index)
-        _, totals = tf.while_loop(
-            lambda number, _: number < blocks,
-            body,
-            (tf.constant(index + lanes), gradient_of_block(index)),
-            parallel_iterations=1,
-        )
-        return totals
-
-    parts = [lane(index) for index in range(lanes)]
-    return [tf.add_n(gradients) for gradients in zip(*parts)]
-
-
-def _concurrency():
-    """How many operations TensorFlow runs at once."""
-    threads = tf.config.threading.get_inter_op_parallelism_threads()
-    if threads:
-        return threads
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # Not on every system.
-        return os.cpu_count() or 1
 
 
 def _like(step, parameters, state):
@@ -541,7 +479,3 @@ def _pick(rule, seen, chosen):
 
 def _zeros(rule):
     return [tf.zeros_like(v) for v in rule.trainable_variables]
-
-
-def _sum(tensors, others):
-    return [a + b for a, b in zip(tensors, others)]

@@ -34,6 +34,7 @@ ORDER = (
     "side_by_side",
     "recording",
     "coordinates",
+    "lanes",
     "compiled",
     "unroll",
     "meta_loss",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import rules, tasks, through_updates
+from keras_l2l import lanes, rules, tasks, through_updates
 from keras_l2l.meta_gradient import TruncatedBackpropagation
 from keras_l2l.meta_loss import MetaLoss
 from keras_l2l.second_derivatives import backpropagate
@@ -138,7 +138,7 @@ def test_the_way_back_in_blocks_is_the_same(
     estimator = TruncatedBackpropagation(coordinate_share=coordinate_share)
     expected = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED)
     monkeypatch.setattr(through_updates, "_BLOCK_SIZE", 16)
-    monkeypatch.setattr(through_updates, "_concurrency", lambda: cores)
+    monkeypatch.setattr(lanes, "count", lambda: cores)
     received = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED)
     assert _relative_difference(received.gradients, expected.gradients) < 1e-5
     # What the next unroll starts from.
@@ -158,7 +158,7 @@ def test_a_large_optimizee_has_no_larger_graph(monkeypatch):
     most = 4
     assert size > 2 * most
     monkeypatch.setattr(through_updates, "_MOST_BLOCKS", most)
-    monkeypatch.setattr(through_updates, "_concurrency", lambda: 1)
+    monkeypatch.setattr(lanes, "count", lambda: 1)
 
     def count_nodes(block_size):
         monkeypatch.setattr(through_updates, "_BLOCK_SIZE", block_size)
