@@ -218,7 +218,11 @@ def test_building_leaves_the_users_random_numbers_alone():
         ({"build_model": lambda: 3}, TypeError, "must return a `keras.Model`"),
         ({"dataset": None}, TypeError, "`dataset` must be a `tf.data.Dataset`"),
         ({"dataset": (np.ones((3, 5)), np.ones(4))}, ValueError, "first axis"),
-        ({"dataset": (np.ones((0, 5)), np.ones(0))}, ValueError, "first axis"),
+        (
+            {"dataset": (np.ones((0, 5)), np.ones(0))},
+            ValueError,
+            "at least one example",
+        ),
         ({"batch_size": 0}, ValueError, "`batch_size` must be a positive"),
         (
             {"dataset": tf.data.Dataset.from_tensors(np.ones(3)).take(0)},

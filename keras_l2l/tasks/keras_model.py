@@ -239,7 +239,12 @@ def _read(argument, data, max_batches):
 def _count_examples(argument, data):
     shapes = [leaf.shape for leaf in tf.nest.flatten(data)]
     counts = {shape[0] if shape.rank else None for shape in shapes}
-    if len(counts) != 1 or None in counts or counts == {0}:
+    if counts == {0}:
+        raise ValueError(
+            f"Argument `{argument}` must hold at least one example. Received "
+            f"arrays of shapes {[tuple(shape) for shape in shapes]}"
+        )
+    if len(counts) != 1 or None in counts:
         raise ValueError(
             f"Argument `{argument}` must hold arrays with one first axis, "
             "that of the examples, and the elements of a dataset must be "
