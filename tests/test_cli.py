@@ -1,6 +1,7 @@
 import ast
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from keras_l2l import cli, presets, recipe_runner, report, rules
-from keras_l2l.cli import commands, main
+from keras_l2l.cli import __main__, commands, main
 from keras_l2l.cli.arguments import make_parser
 from keras_l2l.comparison import Comparison, Record
 from keras_l2l.sweep import Sweep
@@ -341,6 +342,17 @@ def test_as_a_process(exported):
         check=True,
     )
     assert json.loads(process.stdout)["config"]["units"] == 2
+
+
+@pytest.mark.parametrize("chosen", [None, "false"])
+def test_a_process_has_the_allocator_of_tensorflow(monkeypatch, chosen):
+    name = "TF_CPU_ALLOCATOR_USE_BFC"
+    monkeypatch.setattr(os, "environ", {name: chosen} if chosen else {})
+    monkeypatch.setattr(__main__, "main", lambda: 3)
+    with pytest.raises(SystemExit) as stop:
+        __main__.run()
+    assert stop.value.code == 3
+    assert os.environ == {name: chosen or "true"}
 
 
 def test_the_default_rule_is_the_default_preset():
