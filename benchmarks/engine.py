@@ -17,6 +17,7 @@ from general import general_section
 from memory import memory_section
 from optimizees import optimizees_section
 from outer_step import (
+    allocator_section,
     gpu_section,
     meta_step_section,
     scaling_section,
@@ -30,6 +31,7 @@ from updates import update_section
 SECTIONS = {
     "meta-step": meta_step_section,
     "threads": threads_section,
+    "allocator": allocator_section,
     "cell": cell_section,
     "update": update_section,
     "general": general_section,
@@ -46,8 +48,10 @@ COLUMNS = {
     "unroll": ("unroll", "d"),
     "optimizees": ("optimizees", "d"),
     "first_call_seconds": ("first call, s", ".1f"),
+    "page_faults": ("page faults / inner step", ",.0f"),
     "milliseconds_per_inner_step": ("ms / inner step", ".2f"),
     "relative_to_tape": ("relative", ".2f"),
+    "relative_to_malloc": ("relative", ".2f"),
     "milliseconds_one_thread": ("1 thread, ms / inner step", ".2f"),
     "milliseconds_two_threads": ("2 threads", ".2f"),
     "speedup": ("speedup", ".2f"),

@@ -1,4 +1,4 @@
-"""Sections `meta-step`, `threads`, `scaling` and `gpu`: an outer step.
+"""Sections of an outer step: `meta-step`, `threads`, `allocator` and more.
 
 The workload of all but `scaling`: the paper's MNIST optimizee on random images
 (784-20-10, batch 128, 15,910 coordinates), `CoordinatewiseLSTM(20, 2)`, and an
@@ -8,6 +8,7 @@ unroll of 20 steps.
 import argparse
 import json
 import math
+import resource
 import statistics
 
 import keras
@@ -46,7 +47,7 @@ INSTALL_MLP_LOPT = (
 def meta_step_section(arguments):
     """An outer step, ours and others', each in a process of its own."""
     measured = _measure_in_turns(
-        list(_ROWS), arguments.repeats, [arguments.threads], arguments.device
+        list(_ROWS), arguments, {"": {"threads": arguments.threads}}
     )
     seconds = {
         row: statistics.median(r["seconds"] for r in results)
@@ -75,12 +76,9 @@ def threads_section(arguments):
     if len(processes.CORES) < 2:
         return [{"row": EXACT, "note": "needs two cores"}]
     measured = _measure_in_turns(
-        [EXACT, SHARE], arguments.repeats, [1, 2], arguments.device
+        [EXACT, SHARE], arguments, {n: {"threads": n} for n in (1, 2)}
     )
-    milliseconds = {
-        key: statistics.median(r["seconds"] for r in results) / UNROLL * 1e3
-        for key, results in measured.items()
-    }
+    milliseconds = _milliseconds(measured)
     return [
         {
             "row": row,
@@ -92,26 +90,63 @@ def threads_section(arguments):
     ]
 
 
-def _measure_in_turns(rows, repeats, threads, device):
+def allocator_section(arguments):
+    """An outer step with malloc and with TensorFlow's own allocator."""
+    settings = {
+        name: {
+            "threads": arguments.threads,
+            "environment": {"TF_CPU_ALLOCATOR_USE_BFC": value},
+        }
+        for name, value in (("malloc", "false"), ("its own", "true"))
+    }
+    measured = _measure_in_turns([EXACT, SHARE, TAPE], arguments, settings)
+    milliseconds = _milliseconds(measured)
+    return [
+        {
+            "row": f"{row}, {name}",
+            "page_faults": statistics.median(r["page_faults"] for r in results),
+            "milliseconds_per_inner_step": milliseconds[row, name],
+            "relative_to_malloc": (
+                milliseconds[row, name] / milliseconds[row, "malloc"]
+            ),
+        }
+        for (row, name), results in measured.items()
+    ]
+
+
+def _milliseconds(measured):
+    """Of an inner step, for each key of what `_measure_in_turns` returns."""
+    return {
+        key: statistics.median(r["seconds"] for r in results) / UNROLL * 1e3
+        for key, results in measured.items()
+    }
+
+
+def _measure_in_turns(rows, arguments, settings):
     """Each row in a process of its own, which take turns.
 
     In one process they would share the memory that the allocator holds: the
     outer tape then takes twice its time, or not, as the order has it.
 
+    Args:
+        rows: List of names in `_ROWS`.
+        arguments: Those of the benchmark.
+        settings: Dict from name to arguments of `processes.run_script`.
+
     Returns:
-        Dict from `(row, threads)` to a list of what the processes print.
+        Dict from `(row, name)` to a list of what the processes print.
     """
-    measured = {(row, count): [] for row in rows for count in threads}
+    measured = {(row, name): [] for row in rows for name in settings}
     for _ in range(_TURNS):
-        for (row, count), results in measured.items():
+        for (row, name), results in measured.items():
             results.append(
                 processes.run_script(
                     "outer_step.py",
                     f"--row={row}",
-                    f"--threads={count}",
-                    f"--device={device}",
-                    f"--repeats={repeats}",
-                    threads=count,
+                    f"--threads={settings[name]['threads']}",
+                    f"--device={arguments.device}",
+                    f"--repeats={arguments.repeats}",
+                    **settings[name],
                 )
             )
     return measured
@@ -356,6 +391,10 @@ def _check_meta_gradient(task, jax_reference):
     return float(deviation)
 
 
+def _page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def main():
     """A process that measures one row and prints what it found."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -372,8 +411,15 @@ def main():
         print(json.dumps({"note": str(error)}))
         return
     first = first_calls({"": function})[""]
+    function()  # The allocator has seen what a step needs.
+    faults = -_page_faults()
     seconds = take_turns({"": function}, arguments.repeats)[""]
-    found = {"first_call_seconds": first, "seconds": seconds}
+    faults += _page_faults()
+    found = {
+        "first_call_seconds": first,
+        "seconds": seconds,
+        "page_faults": faults / (arguments.repeats * UNROLL),  # an inner step
+    }
     print(json.dumps(found | ({"note": note} if note else {})))
 
 

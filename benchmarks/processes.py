@@ -46,13 +46,15 @@ def set_device(device):
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def run_script(name, *arguments, threads):
+def run_script(name, *arguments, threads, environment=None):
     """Runs a script beside this one in a process of its own.
 
     Args:
         name: String, the name of the script's file.
         *arguments: Its arguments.
         threads: Integer. How many cores the process may use.
+        environment: Dict of environment variables, beside those of this
+            process. Defaults to `None`.
 
     Returns:
         What it prints, read as JSON.
@@ -66,6 +68,7 @@ def run_script(name, *arguments, threads):
             check=True,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | (environment or {}),
         ).stdout
     finally:
         if pinned:
