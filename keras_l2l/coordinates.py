@@ -13,7 +13,7 @@ class Coordinates(NamedTuple):
         rows: List of integer tensors `[M]`, or of `None` for all of them.
         owners: List of integer tensors `[M]`: whose they are, of the
             optimizees side by side.
-        scales: List of floats: how many coordinates each stands for.
+        scales: List of tensors `[M]`: how many coordinates each stands for.
     """
 
     rows: Any
@@ -38,10 +38,15 @@ class Coordinates(NamedTuple):
 
 
 class Block(NamedTuple):
-    """`count` coordinates of a parameter from `start`; `None`: all of it."""
+    """`count` coordinates of a parameter from `start`; `None`: all of it.
+
+    The first `repeated` of them are those of another block, too, which counts
+    them.
+    """
 
     start: Any = None
     count: Any = None
+    repeated: Any = 0
 
     def of(self, tensor, axis=0):
         """These coordinates of a tensor that has all of them along an axis."""
@@ -55,9 +60,11 @@ class Block(NamedTuple):
 
     def of_coordinates(self, chosen, index):
         """`Coordinates` of this block of the parameter at an index alone."""
-        return Coordinates(
-            [None], [self.of(chosen.owners[index])], [chosen.scales[index]]
-        )
+        scales = self.of(chosen.scales[index])
+        if self.count is not None:
+            new = tf.range(self.count) >= self.repeated
+            scales = tf.where(new, scales, tf.zeros_like(scales))
+        return Coordinates([None], [self.of(chosen.owners[index])], [scales])
 
 
 def choose(parameters, optimizees, share, seed):
@@ -86,7 +93,9 @@ def choose(parameters, optimizees, share, seed):
             chosen = flat(chosen)
         rows.append(None if share == 1.0 else chosen)
         owners.append(chosen // size)
-        scales.append(size / kept)
+        scales.append(
+            tf.fill([optimizees * kept], tf.cast(size / kept, parameter.dtype))
+        )
     return Coordinates(rows, owners, scales)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_l2l.coordinates import Block
+from keras_l2l.coordinates import Block, part
 
 # Each lane takes time to trace, and XLA divides large products among the other
 # cores itself.
@@ -17,28 +17,42 @@ _MOST_LANES = 4
 
 
 class Division(NamedTuple):
-    """Coordinates in blocks that are alike but for the first, the odd one.
+    """Coordinates in blocks of one size, for which a step is compiled once.
+
+    The last block repeats what it has too few of from the block before it.
 
     Attributes:
-        first: Integer. Coordinates of the first block.
-        size: Integer. Coordinates of each of the others.
+        total: Integer. How many coordinates there are.
+        size: Integer. Coordinates of a block.
         blocks: Integer. The number of blocks.
     """
 
-    first: int
+    total: int
     size: int
     blocks: int
 
-    @property
-    def sizes(self):
-        """Coordinates of each block, a list."""
-        return [self.first] + [self.size] * (self.blocks - 1)
-
     def block(self, number):
-        """A `Block`, by its number: an integer, or a tensor above 0."""
-        if isinstance(number, int) and number == 0:
-            return Block(0, self.first)
-        return Block(self.first + (number - 1) * self.size, self.size)
+        """A `Block`, by its number: an integer or an integer tensor."""
+        start, last = number * self.size, self.total - self.size
+        within = (
+            min(start, last)
+            if isinstance(number, int)
+            else tf.minimum(start, last)
+        )
+        return Block(within, self.size, start - within)
+
+    def split(self, tensor, axis=0):
+        """List of the blocks of a tensor."""
+        return [
+            self.block(number).of(tensor, axis) for number in range(self.blocks)
+        ]
+
+    def join(self, tensors, axis=0):
+        """The inverse of `split`."""
+        *others, last = tensors
+        repeated = self.block(self.blocks - 1).repeated
+        last = part(last, repeated, self.size - repeated, axis)
+        return tf.concat([*others, last], axis)
 
 
 def divide(size, block_size, lanes):
@@ -46,8 +60,7 @@ def divide(size, block_size, lanes):
 
     Args:
         size: Integer. How many coordinates there are.
-        block_size: Integer. The most coordinates of a block but the first,
-            which also has what is left over.
+        block_size: Integer. The most coordinates of a block.
         lanes: Integer.
 
     Returns:
@@ -56,20 +69,21 @@ def divide(size, block_size, lanes):
     blocks = math.ceil(size / block_size)
     lanes = min(lanes, blocks)
     blocks = min(size, lanes * math.ceil(blocks / lanes))
-    block_size = size // blocks
-    # A multiple of the vectors' length, where it is longer than one.
-    block_size -= block_size % min(16, block_size)
-    return Division(size - (blocks - 1) * block_size, block_size, blocks)
+    # A multiple of the vectors' length, where that is not too many.
+    even = math.ceil(size / blocks)
+    block_size = min(block_size, size, 16 * math.ceil(even / 16))
+    return Division(size, block_size, math.ceil(size / block_size))
 
 
-def add_up(function, blocks, lanes):
+def add_up(function, blocks, lanes, zeros):
     """Sums a function of a block's number, in loops beside each other.
 
     Args:
         function: Function from the number of a block, an integer or a scalar
-            integer tensor above 0, to a list of tensors.
+            integer tensor, to a list of tensors.
         blocks: Integer.
         lanes: Integer.
+        zeros: List of tensors, what a sum starts from.
 
     Returns:
         List of tensors.
@@ -86,7 +100,7 @@ def add_up(function, blocks, lanes):
         _, totals = tf.while_loop(
             lambda number, _: number < blocks,
             body,
-            (tf.constant(index + lanes), function(index)),
+            (tf.constant(index), zeros),
             parallel_iterations=1,
         )
         return totals

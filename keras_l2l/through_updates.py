@@ -115,13 +115,11 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
     division = lanes.divide(
         size, max(_BLOCK_SIZE, math.ceil(size / _MOST_BLOCKS)), at_once
     )
-    sizes = division.sizes
-    others = division.blocks - 1
 
     def split(state):
         """Hidden state of the coordinates of each block, transposed."""
         leaves = [
-            tf.split(tf.transpose(leaf), sizes, axis=-1)
+            division.split(tf.transpose(leaf), axis=-1)
             for leaf in tf.nest.flatten(state.local)
         ]
         local = [
@@ -135,18 +133,21 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
     def join(state):
         """The inverse of `split`."""
         local = tf.nest.map_structure(
-            lambda *blocks: tf.transpose(tf.concat(blocks, axis=-1)),
+            lambda *blocks: tf.transpose(division.join(blocks, axis=-1)),
             *state.local,
         )
         return state._replace(local=[local])
 
-    def body(t, carry, losses, first, rest):
+    def index(t, number):
+        return t * division.blocks + number
+
+    def body(t, carry, losses, arrays):
         blocks: list[_Seen] = []
 
         def call(gradients, parameters, state):
             parts = zip(
-                tf.split(gradients[0], sizes),
-                tf.split(parameters[0], sizes),
+                division.split(gradients[0]),
+                division.split(parameters[0]),
                 state.local,
             )
             updates, local = [], []
@@ -160,35 +161,30 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
                 blocks.append(_Seen(*arguments, values))
                 updates.append(update)
                 local += after.local
-            return [tf.concat(updates, 0)], after._replace(local=local)
+            return [division.join(updates)], after._replace(local=local)
 
         carry, loss, _ = inner_step(rule, task, carry, call=call)
-        first = recording.write(first, t, blocks[0])
-        for number, seen in enumerate(blocks[1:]):
-            rest = recording.write(rest, t * others + number, seen)
-        return t + 1, carry, losses.write(t, loss), first, rest
+        for number, seen in enumerate(blocks):
+            arrays = recording.write(arrays, index(t, number), seen)
+        return t + 1, carry, losses.write(t, loss), arrays
 
     carry = carry._replace(rule_state=split(carry.rule_state))
-    likes = [
-        _like(
-            step,
-            [tf.zeros([size], carry.parameters[0].dtype)],
-            carry.rule_state._replace(local=[local]),
-        )
-        for size, local in zip(sizes[:2], carry.rule_state.local)
-    ]
+    like = _like(
+        step,
+        division.split(carry.parameters[0])[:1],
+        carry.rule_state._replace(local=carry.rule_state.local[:1]),
+    )
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
-    _, carry, losses, first, rest = tf.while_loop(
+    _, carry, losses, arrays = tf.while_loop(
         lambda t, *_: t < steps,
         body,
         (
             tf.constant(0),
             carry,
             losses,
-            recording.arrays(likes[0], steps),
-            recording.arrays(likes[1], steps * others) if others else [],
+            recording.arrays(like, steps * division.blocks),
         ),
         parallel_iterations=1,
     )
@@ -197,23 +193,18 @@ def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
     weights = meta_loss.slopes(losses)
 
     def gradient_of_block(number):
-        is_first = isinstance(number, int) and number == 0
-
-        def read(t):
-            if is_first:
-                return recording.read(first, t, likes[0])
-            return recording.read(rest, t * others + number - 1, likes[1])
-
         block = division.block(number)
         return _backward_loop(
             rule,
-            read,
+            lambda t: recording.read(arrays, index(t, number), like),
             [block.of(last[0])],
             weights,
             block.of_coordinates(chosen, 0),
         )
 
-    gradients = lanes.add_up(gradient_of_block, division.blocks, at_once)
+    gradients = lanes.add_up(
+        gradient_of_block, division.blocks, at_once, _zeros(rule)
+    )
     return losses, gradients, carry._replace(rule_state=join(carry.rule_state))
 
 
@@ -392,10 +383,11 @@ def _backward_loop(rule, read, last, weights, chosen):
         for gradient, owners, scale in zip(
             gradients, chosen.owners, chosen.scales
         ):
-            weight = scale * weights[t - 1] / steps
+            weight = weights[t - 1] / steps
             if weight.shape.rank:
-                weight = tf.reshape(tf.gather(weight, owners), gradient.shape)
-            slope = tf.cast(weight, gradient.dtype) * gradient
+                weight = tf.gather(weight, owners)
+            weight = tf.cast(weight, scale.dtype) * scale
+            slope = tf.reshape(weight, gradient.shape) * gradient
             result.append(
                 tf.where(
                     tf.math.is_finite(gradient), slope, tf.zeros_like(slope)
@@ -427,7 +419,7 @@ def _backward_loop(rule, read, last, weights, chosen):
 
 
 def _over_blocks(rule, gradient_of_block, parameter, block_size, at_once=1):
-    """Sums a function of a block over blocks of about equal size.
+    """Sums a function of a block over blocks of one size.
 
     A parameter whose coordinates depend on each other is one block.
 
@@ -451,6 +443,7 @@ def _over_blocks(rule, gradient_of_block, parameter, block_size, at_once=1):
         lambda number: gradient_of_block(division.block(number)),
         division.blocks,
         at_once,
+        _zeros(rule),
     )
 
 
