@@ -122,6 +122,7 @@ class AntitheticES(_Antithetic):
         [Metz et al., 2019](https://arxiv.org/abs/1810.10180)
     """
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
         perturbation = self._draw(rule, seed)
         losses = [
@@ -167,6 +168,7 @@ class PersistentES(_Antithetic):
         zeros = [tf.zeros_like(v.value) for v in rule.trainable_variables]
         return Pair((carry, carry), zeros)
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
         drawn = self._draw(rule, seed)
         # Both are trained at once where there are two cores.

@@ -107,6 +107,7 @@ class Imitation(MetaGradientEstimator):
             watched=initial_rule_state(rule, task, parameters),
         )
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
         def learn():
             estimate = self.estimator(rule, task, carry.own, meta_loss, seed)

@@ -3,6 +3,8 @@
 import abc
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from keras_l2l import checks
 from keras_l2l.recording import count_bytes
 from keras_l2l.second_derivatives import backpropagate
@@ -158,6 +160,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         room //= recorded_bytes(rule, steps) * self.coordinate_share
         return max(1, int(room // _coordinates(task)))
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
         if self.coordinate_share < 1.0 and rule.independent != "coordinates":
             raise ValueError(

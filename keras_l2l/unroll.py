@@ -122,6 +122,7 @@ def compile_unroll(rule, task, jit_compile=False):
     return lambda carry, steps: run(carry, tf.constant(steps, tf.int32))
 
 
+@tf.autograph.experimental.do_not_convert
 def unroll(
     rule,
     task,

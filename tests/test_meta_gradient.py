@@ -1,6 +1,7 @@
 """The meta-gradient against an outer tape and against finite differences."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -375,6 +376,26 @@ def test_contract_of_every_estimator(name):
         carry = result.carry
     assert max(int(one.step) for one in _carries(carry)) == 3 * STEPS
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", components.ESTIMATORS)
+def test_autograph_leaves_every_estimator_alone(name):
+    """To convert what it calls took longer than the rest of a first call."""
+    files = []
+
+    class Watched(tasks.Quadratic):
+        def loss(self, parameters, model_state, batch):
+            files.append(sys._getframe().f_code.co_filename)
+            return super().loss(parameters, model_state, batch)
+
+    task, rule = Watched(2), components.RULES["CoordinatewiseLSTM"]()
+    estimator = components.ESTIMATORS[name]()
+    carry = estimator.start(rule, task, 1)
+    estimate = tf.function(
+        lambda: estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).losses
+    )
+    estimate()
+    assert set(files) == {__file__}
 
 
 @pytest.mark.parametrize(
