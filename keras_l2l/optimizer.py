@@ -5,6 +5,7 @@ import math
 import os
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
@@ -355,9 +356,17 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             if are_of_one_model(self._paths.value, paths):
                 paths = self._paths.value
             self._paths = _Box(paths)
-        return self.rule.named_initial_state(
-            [variables[i] for i in learned], [paths[i] for i in learned]
+        # While `fit()` builds a model, its variables have no values; what is
+        # read from them then is arbitrary.
+        state = self.rule.named_initial_state(
+            [
+                ops.full(variables[i].shape, np.nan, _dtype(variables[i]))
+                for i in learned
+            ],
+            [paths[i] for i in learned],
         )
+        _check_has_no_nan(self.rule, state)
+        return state
 
     def _add_slots(self, prefix, initial, variable=None):
         """A structure of tensors → the same of optimizer variables."""
@@ -372,9 +381,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             return self.add_variable(
                 shape=shape,
                 dtype=dtype,
-                initializer=lambda shape, dtype: ops.broadcast_to(
-                    ops.cast(value, dtype), shape
-                ),
+                initializer=_filled_with(value),
                 name="_".join([prefix, *map(str, path)]),
             )
 
@@ -435,6 +442,32 @@ class _Slots:
         """The `"values"` or `"dtypes"` of some variables."""
         state = getattr(self, what)
         return RuleState([state.local[i] for i in indices], state.shared)
+
+
+def _check_has_no_nan(rule, state):
+    for path, value in tree.flatten_with_path(state._asdict()):
+        if "float" in _dtype(value) and bool(ops.any(ops.isnan(value))):
+            raise ValueError(
+                "Argument `rule` must have an `initial_state` that depends on "
+                "the shapes and dtypes of parameters alone: `fit()` may build "
+                "the optimizer before they have values. What depends on their "
+                "values is to be taken at the first step. Received: "
+                f"rule={rule!r}, which at NaN begins with NaN at "
+                f"{'/'.join(map(str, path))}"
+            )
+
+
+def _filled_with(value):
+    """An initializer: a tensor, repeated to the shape asked for.
+
+    A function that creates variables from tensors outside of it, as `fit()`
+    does, is not compiled to XLA. So the value becomes a constant of it: one
+    number, if that is all it is, to keep the graph small.
+    """
+    value = ops.convert_to_numpy(value)
+    if value.size and np.all(value == value.flat[0]):
+        value = value.flat[0]
+    return lambda shape, dtype: ops.broadcast_to(ops.cast(value, dtype), shape)
 
 
 def _dtype(value):

@@ -14,6 +14,7 @@ import keras_l2l
 from keras_l2l import rules
 from keras_l2l.optimizer import L2LOptimizer
 from keras_l2l.rules import RuleState
+from tests import components
 
 GRADIENTS = ([[1.0, -2.0], [0.5, 0.0]], [3.0, -1e-3])
 
@@ -127,6 +128,39 @@ def test_every_way_of_running_agrees(how):
         fitted(L2LOptimizer(lstm()), jit_compile=False),
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Prodigy", "CoordinatewiseLSTM-averaging", "Grouped", "Hierarchical"],
+)
+def test_rules_with_a_state_of_whole_tensors(name):
+    def fitted(layers, **how):
+        # TensorFlow embeds tensors of up to 128 elements in a graph.
+        wide = keras.layers.Dense(50, kernel_initializer="ones")
+        model = keras.Sequential([*layers, wide])
+        model.compile(L2LOptimizer(components.RULES[name]()), "mse", **how)
+        model.fit(*data(), batch_size=8, shuffle=False, verbose=0)
+        return model
+
+    expected = fitted([keras.Input((3,))], run_eagerly=True)
+    # Keras compiles by itself where there is a GPU. And without an input,
+    # `fit()` builds the model and the optimizer while it traces.
+    for jit_compile in (False, True):
+        received = fitted([], jit_compile=jit_compile)
+        assert_equal(received, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rule_that_begins_with_values_of_parameters_is_refused():
+    class ReadsValues(rules.Hierarchical):
+        def initial_state(self, parameters):
+            state = super().initial_state(parameters)
+            state.shared["sum"] = sum(ops.sum(p) for p in parameters)
+            return state
+
+    optimizer = L2LOptimizer(ReadsValues(units=2, coordinate_units=1))
+    with pytest.raises(ValueError, match="NaN at shared/sum"):
+        optimizer.build(variables())
 
 
 def test_the_rule_is_a_copy():

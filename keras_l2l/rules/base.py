@@ -77,6 +77,10 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     def initial_state(self, parameters):
         """The hidden state before the first step.
 
+        It depends on shapes and dtypes alone: while `fit()` builds a model,
+        its variables have no values yet. What depends on values is taken at
+        the first step.
+
         Args:
             parameters: List of tensors (or variables) of any shapes.
 
@@ -94,7 +98,7 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
 
         For a rule that treats parameters by their place in the model.
         Whatever it decides by that must be in the state: no later call has
-        the paths.
+        the paths. Of the parameters it depends on shapes and dtypes alone.
 
         Args:
             parameters: List of tensors (or variables) of any shapes.

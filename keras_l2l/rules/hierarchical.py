@@ -26,6 +26,8 @@ _TENSOR_FEATURES = 17
 _TENSOR_OUTPUTS = 5
 _COORDINATE_INPUTS = 4
 _EPSILON = 1e-12
+# Of a tensor that has not been updated yet: there may be no values before.
+_UNKNOWN_SIZE = -1.0
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -117,7 +119,7 @@ class Hierarchical(UpdateRule):
                     "fast": ops.zeros(ops.shape(p), dtype),
                     "slow": ops.zeros(ops.shape(p), dtype),
                     "square": ops.zeros(ops.shape(p), dtype),
-                    "first_size": _size(ops.cast(p, dtype)),
+                    "first_size": ops.full((), _UNKNOWN_SIZE, dtype),
                     "cell": ops.zeros((self.units,), dtype),
                 }
                 for p in parameters
@@ -135,11 +137,15 @@ class Hierarchical(UpdateRule):
             for g, local in zip(gradients, state.local)
         ]
         inputs = [_normalized(g, m, step) for g, m in moments]
+        first_sizes = [
+            _first_size(value, local["first_size"])
+            for value, local in zip(values, state.local)
+        ]
         cell = self._next_cell(
             ops.stack(
                 [
                     _tensor_features(*arguments, step)
-                    for arguments in zip(inputs, values, state.local)
+                    for arguments in zip(inputs, values, first_sizes)
                 ]
             ),
             ops.stack([local["cell"] for local in state.local]),
@@ -151,7 +157,7 @@ class Hierarchical(UpdateRule):
                 self._update(
                     inputs[i],
                     values[i],
-                    _step_scale(values[i], state.local[i]["first_size"]),
+                    _step_scale(values[i], first_sizes[i]),
                     outputs[i],
                     biases[i],
                     step,
@@ -161,8 +167,8 @@ class Hierarchical(UpdateRule):
             for i, p in enumerate(parameters)
         ]
         local = [
-            {**m, "first_size": old["first_size"], "cell": cell[i]}
-            for i, ((_, m), old) in enumerate(zip(moments, state.local))
+            {**m, "first_size": first_sizes[i], "cell": cell[i]}
+            for i, (_, m) in enumerate(moments)
         ]
         return updates, RuleState(local, {"step": step})
 
@@ -259,12 +265,17 @@ def _normalized(gradient, moments, step):
     ]
 
 
-def _tensor_features(inputs, value, local, step):
+def _first_size(value, known):
+    """The size of a tensor before its first update, taken at that update."""
+    return ops.where(known < 0.0, _size(value), known)
+
+
+def _tensor_features(inputs, value, first_size, step):
     """What the GRU sees of a tensor: `[_TENSOR_FEATURES]`, of order one."""
     gradient, fast, slow = inputs
     sizes = [ops.sqrt(ops.mean(ops.square(x)) + 1e-12) for x in inputs]
     shape = ops.shape(value) or (1,)
-    growth = ops.log(_size(value) / local["first_size"])
+    growth = ops.log(_size(value) / first_size)
     return ops.stack(
         [
             # The share of signal in the gradient, at two time scales.
