@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_l2l import (
     evaluation,
@@ -51,6 +52,22 @@ def test_a_score_of_the_manifest_is_reproduced(name):
         np.testing.assert_allclose(
             losses, claimed["test_loss"][step][:2], rtol=1e-2
         )
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_graph_does_what_the_rule_does(name):
+    rule = presets.load(name)
+    graph = saving.load_foreign_graph_trusting_its_code(presets.path(name))
+    parameter = tf.constant([1.0, -2.0, 0.5, 0.1])
+    gradient = tf.constant([0.3, -0.1, 2.0, 1e-3])
+    expected, received = [parameter], parameter
+    state, graph_state = rule.initial_state(expected), graph.initial_state(4)
+    for _ in range(3):
+        updates, state = rule([gradient], expected, state)
+        expected = [expected[0] + updates[0]]
+        update, graph_state = graph.update(gradient, received, graph_state)
+        received += update
+        np.testing.assert_allclose(received, expected[0], rtol=1e-5, atol=1e-6)
 
 
 def _recipe_of(manifest):
