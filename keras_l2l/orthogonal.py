@@ -29,11 +29,23 @@ def as_matrix(tensor):
     Returns:
         Tensor `[n, m]`.
     """
-    shape = tuple(tensor.shape)
+    return ops.reshape(tensor, matrix_shape(tensor.shape))
+
+
+def matrix_shape(shape):
+    """The shape of a tensor as a matrix; see `as_matrix`.
+
+    Args:
+        shape: Tuple of two or more integers.
+
+    Returns:
+        Tuple `(n, m)`.
+    """
+    shape = tuple(shape)
     cut = len(shape) - 1
     if len(shape) == 3:
         cut = min((2, 1), key=lambda k: _imbalance(shape, k))
-    return ops.reshape(tensor, (math.prod(shape[:cut]), math.prod(shape[cut:])))
+    return math.prod(shape[:cut]), math.prod(shape[cut:])
 
 
 def orthogonalize(matrix, block_width=BLOCK_WIDTH):

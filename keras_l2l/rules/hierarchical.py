@@ -1,13 +1,15 @@
 """A recurrent cell for each tensor over a small network for each coordinate."""
 
+import functools
 import math
+import operator
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_l2l import checks, features
-from keras_l2l.orthogonal import as_matrix, orthogonalize
+from keras_l2l.orthogonal import as_matrix, matrix_shape, orthogonalize
 from keras_l2l.rules.base import RuleState, UpdateRule
 
 # Decays of the two momenta and of the second moment.
@@ -128,6 +130,8 @@ class Hierarchical(UpdateRule):
         )
 
     def call(self, gradients, parameters, state):
+        # Scalars of all tensors are computed side by side, `[K]` each: a model
+        # has hundreds of tensors, and each operation takes time to trace.
         step = state.shared["step"] + 1.0
         values = [ops.cast(p, self.compute_dtype) for p in parameters]
         moments = [
@@ -136,41 +140,36 @@ class Hierarchical(UpdateRule):
             )
             for g, local in zip(gradients, state.local)
         ]
-        inputs = [_normalized(g, m, step) for g, m in moments]
-        first_sizes = [
-            _first_size(value, local["first_size"])
-            for value, local in zip(values, state.local)
-        ]
+        corrections = _bias_corrections(step)
+        inputs = [_normalized(g, m, corrections) for g, m in moments]
+        sizes = ops.stack([_size(value) for value in values])
+        first_sizes = ops.stack([local["first_size"] for local in state.local])
+        # The size of a tensor before its first update, taken at that update.
+        first_sizes = ops.where(first_sizes < 0.0, sizes, first_sizes)
         cell = self._next_cell(
-            ops.stack(
-                [
-                    _tensor_features(*arguments, step)
-                    for arguments in zip(inputs, values, first_sizes)
-                ]
-            ),
+            _tensor_features(inputs, values, sizes, first_sizes, step),
             ops.stack([local["cell"] for local in state.local]),
         )
         outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
-        biases = ops.matmul(cell, self.coordinate_bias)
-        updates = [
-            ops.cast(
-                self._update(
-                    inputs[i],
-                    values[i],
-                    _step_scale(values[i], first_sizes[i]),
-                    outputs[i],
-                    biases[i],
-                    step,
-                ),
-                p.dtype,
-            )
-            for i, p in enumerate(parameters)
-        ]
-        local = [
-            {**m, "first_size": first_sizes[i], "cell": cell[i]}
-            for i, (_, m) in enumerate(moments)
-        ]
-        return updates, RuleState(local, {"step": step})
+        updates = self._updates(
+            inputs,
+            values,
+            ops.unstack(sizes),
+            _step_sizes(values, sizes, first_sizes, outputs[:, 0], step),
+            outputs,
+            ops.matmul(cell, self.coordinate_bias),
+        )
+        return [
+            ops.cast(update, p.dtype) for update, p in zip(updates, parameters)
+        ], RuleState(
+            [
+                {**m, "first_size": first_size, "cell": next_cell}
+                for (_, m), first_size, next_cell in zip(
+                    moments, ops.unstack(first_sizes), ops.unstack(cell)
+                )
+            ],
+            {"step": step},
+        )
 
     def get_config(self):
         return {
@@ -194,47 +193,64 @@ class Hierarchical(UpdateRule):
         candidate = ops.tanh(candidate + reset * of_candidate)
         return update * cell + (1.0 - update) * candidate
 
-    def _update(self, inputs, value, scale, output, bias, step):
-        """The update of one tensor.
+    def _updates(self, inputs, values, sizes, step_sizes, outputs, biases):
+        """The updates of all tensors.
 
         Args:
-            inputs: List of three tensors, from `_normalized`.
-            value: Tensor, the parameter.
-            scale: Scalar, the size of the tensor.
-            output: Tensor `[5]`, from the GRU.
-            bias: Tensor `[coordinate_units]`, from the GRU.
-            step: Scalar, counted from 1.
+            inputs: List of lists of three tensors, from `_normalized`.
+            values: List of tensors, the parameters.
+            sizes: List of scalars, their sizes.
+            step_sizes: List of scalars, the sizes that updates are to have.
+            outputs: Tensor `[K, 5]`, from the GRU.
+            biases: Tensor `[K, coordinate_units]`, from the GRU.
         """
-        direction = sum(
-            (nominal + output[1 + i]) * value
-            for i, (nominal, value) in enumerate(zip(_NOMINAL_WEIGHTS, inputs))
+        nominal = ops.array(_NOMINAL_WEIGHTS, outputs.dtype)
+        weights = _scalars(nominal + outputs[:, 1:4])
+        gates = ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs[:, 4])
+        gates, others = ops.unstack(gates), ops.unstack(1.0 - gates)
+        biases = _scalars(biases)
+        network = (
+            _scalars(ops.transpose(self.coordinate_kernel)),
+            ops.unstack(self.coordinate_output),
         )
-        direction += self._network([*inputs, value / _size(value)], bias)
-        plain = direction / ops.maximum(1.0, _size(direction))
-        if len(value.shape) > 1:
-            matrix = orthogonalize(as_matrix(direction))
-            matrix = ops.reshape(matrix / _size(matrix), value.shape)
-            gate = ops.sigmoid(_NOMINAL_GATE + 2.0 * output[4])
-            plain = gate * matrix + (1.0 - gate) * plain
-        correction = ops.exp(3.0 * ops.tanh(output[0] / 3.0))
-        nominal = _NOMINAL_STEP / ops.sqrt(1.0 + (step - 1.0) / _NOMINAL_TIME)
-        return -nominal * correction * scale * plain
-
-    def _network(self, inputs, bias):
-        """One hidden layer on every coordinate, in the shape of the tensor."""
-        # Bounded: a rare gradient is many times the root of its moment.
-        inputs = [value / (1.0 + 0.3 * ops.abs(value)) for value in inputs]
-        return sum(
-            self.coordinate_output[unit]
-            * ops.relu(
-                bias[unit]
-                + sum(
-                    self.coordinate_kernel[i, unit] * value
-                    for i, value in enumerate(inputs)
-                )
+        updates = []
+        for i, value in enumerate(values):
+            direction = _dot(weights[i], inputs[i]) + _network(
+                network, [*inputs[i], value / sizes[i]], biases[i]
             )
-            for unit in range(self.coordinate_units)
-        )
+            plain = direction / ops.maximum(1.0, _size(direction))
+            if len(value.shape) > 1:
+                matrix = orthogonalize(as_matrix(direction))
+                matrix = ops.reshape(matrix / _size(matrix), value.shape)
+                plain = gates[i] * matrix + others[i] * plain
+            updates.append(-step_sizes[i] * plain)
+        return updates
+
+
+def _network(network, inputs, biases):
+    """One hidden layer on every coordinate, in the shape of the tensor."""
+    kernel, output = network
+    # Bounded: a rare gradient is many times the root of its moment.
+    inputs = [value / (1.0 + 0.3 * ops.abs(value)) for value in inputs]
+    return _dot(
+        output,
+        [
+            ops.relu(bias + _dot(weights, inputs))
+            for weights, bias in zip(kernel, biases)
+        ],
+    )
+
+
+def _dot(weights, values):
+    """Σ weight · value, without a tensor of all values."""
+    return functools.reduce(
+        operator.add, (w * value for w, value in zip(weights, values))
+    )
+
+
+def _scalars(matrix):
+    """Tensor `[n, m]` → list of lists of scalars."""
+    return [ops.unstack(row) for row in ops.unstack(matrix)]
 
 
 def _next_moments(gradient, local):
@@ -253,11 +269,15 @@ def _next_moments(gradient, local):
     }
 
 
-def _normalized(gradient, moments, step):
+def _bias_corrections(step):
+    """How much of an average there is yet: of two momenta and the square."""
+    return [1.0 - beta**step for beta in (*_BETAS, _BETA_OF_SQUARES)]
+
+
+def _normalized(gradient, moments, corrections):
     """Gradient and momenta over the root of the second moment, unbiased."""
-    fast, slow = (1.0 - beta**step for beta in _BETAS)
-    square = moments["square"] / (1.0 - _BETA_OF_SQUARES**step)
-    scale = 1.0 / (ops.sqrt(square) + _EPSILON)
+    fast, slow, square = corrections
+    scale = 1.0 / (ops.sqrt(moments["square"] / square) + _EPSILON)
     return [
         gradient * scale,
         moments["fast"] * (scale / fast),
@@ -265,65 +285,99 @@ def _normalized(gradient, moments, step):
     ]
 
 
-def _first_size(value, known):
-    """The size of a tensor before its first update, taken at that update."""
-    return ops.where(known < 0.0, _size(value), known)
+def _tensor_features(inputs, values, sizes, first_sizes, step):
+    """What the GRU sees of tensors: `[K, _TENSOR_FEATURES]`, of order one."""
 
+    def means(of_one):
+        return ops.stack([ops.mean(of_one(*x)) for x in inputs])
 
-def _tensor_features(inputs, value, first_size, step):
-    """What the GRU sees of a tensor: `[_TENSOR_FEATURES]`, of order one."""
-    gradient, fast, slow = inputs
-    sizes = [ops.sqrt(ops.mean(ops.square(x)) + 1e-12) for x in inputs]
-    shape = ops.shape(value) or (1,)
-    growth = ops.log(_size(value) / first_size)
-    return ops.stack(
+    gradient, fast, slow = (
+        ops.sqrt(means(square) + 1e-12)
+        for square in (
+            lambda gradient, fast, slow: ops.square(gradient),
+            lambda gradient, fast, slow: ops.square(fast),
+            lambda gradient, fast, slow: ops.square(slow),
+        )
+    )
+    gradient_fast = means(lambda gradient, fast, slow: gradient * fast)
+    fast_slow = means(lambda gradient, fast, slow: fast * slow)
+    absent = means(
+        lambda gradient, fast, slow: ops.cast(
+            ops.equal(gradient, 0.0), gradient.dtype
+        )
+    )
+    of_tensors = ops.stack(
         [
             # The share of signal in the gradient, at two time scales.
-            sizes[0] - 1.0,
-            2.0 * sizes[1] - 1.0,
-            2.0 * sizes[2] - 1.0,
-            ops.log(sizes[1]) / 2.0 + 1.0,
-            ops.log(sizes[2]) / 2.0 + 1.0,
-            ops.mean(gradient * fast) / (sizes[0] * sizes[1]),
-            ops.mean(fast * slow) / (sizes[1] * sizes[2]),
+            gradient - 1.0,
+            2.0 * fast - 1.0,
+            2.0 * slow - 1.0,
+            ops.log(fast) / 2.0 + 1.0,
+            ops.log(slow) / 2.0 + 1.0,
+            gradient_fast / (gradient * fast),
+            fast_slow / (fast * slow),
             # Rows of an embedding that are not in the batch.
-            ops.mean(ops.cast(ops.equal(gradient, 0.0), value.dtype)),
-            ops.clip(growth, -3.0, 3.0),
-            ops.clip(ops.log(_size(value)) / 3.0 + 1.0, -3.0, 3.0),
+            absent,
+            ops.clip(ops.log(sizes / first_sizes), -3.0, 3.0),
+            ops.clip(ops.log(sizes) / 3.0 + 1.0, -3.0, 3.0),
+        ],
+        axis=-1,
+    )
+    of_time = ops.stack(
+        [
             *(step / (step + scale) for scale in (10.0, 100.0, 1000.0)),
             ops.log(step) / 5.0 - 1.0,
-            *(
-                ops.cast(constant, value.dtype)
-                for constant in (
-                    float(len(shape) > 1),
-                    _scaled_log2(math.prod(shape[:-1])),
-                    _scaled_log2(shape[-1]),
-                )
-            ),
         ]
     )
-
-
-def _step_scale(value, first_size):
-    """Of what size a tensor is, or should be if it starts at zero.
-
-    Between the size now and that at the start: steps relative to the size now
-    would let a tensor grow exponentially.
-    """
-    smallest = _VECTOR_SIZE
-    if len(value.shape) > 1:
-        rows, columns = as_matrix(value).shape
-        smallest = 0.5 * math.sqrt(2.0 / (rows + columns))
-    return ops.sqrt(
-        ops.maximum(_size(value), smallest) * ops.maximum(first_size, smallest)
+    return ops.concatenate(
+        [
+            of_tensors,
+            ops.broadcast_to(of_time, (len(values), of_time.shape[0])),
+            ops.array(
+                [_shape_features(value) for value in values], sizes.dtype
+            ),
+        ],
+        axis=-1,
     )
 
 
-def _scaled_log2(count):
+def _shape_features(value):
+    shape = ops.shape(value) or (1,)
+    return (
+        float(len(shape) > 1),
+        _scaled_log2(math.prod(shape[:-1]), value.dtype),
+        _scaled_log2(shape[-1], value.dtype),
+    )
+
+
+def _step_sizes(values, sizes, first_sizes, corrections, step):
+    """The sizes that updates are to have: a list of scalars.
+
+    Relative to that of a tensor, or to what it should be if it starts at
+    zero. Between the size now and that at the start: steps relative to the
+    size now would let a tensor grow exponentially.
+    """
+    smallest = ops.array([_smallest_size(v.shape) for v in values], sizes.dtype)
+    scale = ops.sqrt(
+        ops.maximum(sizes, smallest) * ops.maximum(first_sizes, smallest)
+    )
+    nominal = _NOMINAL_STEP / ops.sqrt(1.0 + (step - 1.0) / _NOMINAL_TIME)
+    correction = ops.exp(3.0 * ops.tanh(corrections / 3.0))
+    return ops.unstack(nominal * correction * scale)
+
+
+def _smallest_size(shape):
+    if len(shape) < 2:
+        return _VECTOR_SIZE
+    rows, columns = matrix_shape(shape)
+    return 0.5 * math.sqrt(2.0 / (rows + columns))
+
+
+def _scaled_log2(count, dtype):
     """Of order one for a number of rows or columns, known or not."""
     if isinstance(count, int):
         return math.log2(count) / 5.0 - 1.0
-    return ops.log(ops.cast(count, "float32")) / math.log(32.0) - 1.0
+    return ops.log(ops.cast(count, dtype)) / math.log(32.0) - 1.0
 
 
 def _size(tensor):
