@@ -3,6 +3,7 @@
 import tensorflow as tf
 from keras import tree
 
+from keras_l2l import traced
 from keras_l2l.rules import RuleState
 
 # A rule's network has some hundred numbers for each coordinate in flight.
@@ -41,13 +42,14 @@ def update_in_blocks(
     """
     # The same for each block: it moves on once a step.
     shared = tree.map_structure(tf.convert_to_tensor, slots.shared)
+    run = traced.step_of(rule)
 
     def step(indices, gradients, parameters, local):
         local = [
             tree.map_structure(tf.cast, values, dtypes.local[i])
             for i, values in zip(indices, local)
         ]
-        received, state = rule(gradients, parameters, RuleState(local, shared))
+        received, state = run(gradients, parameters, RuleState(local, shared))
         return [u * tf.cast(learning_rate, u.dtype) for u in received], state
 
     def step_on(indices):

@@ -5,7 +5,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_l2l import kept, layout, recording
+from keras_l2l import kept, layout, recording, traced
 
 _steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _recorded_steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -29,11 +29,7 @@ def compile_rule(rule):
     """
     if not _has_xla():
         return rule
-
-    def step(rule, gradients, parameters, state):
-        return rule(gradients, parameters, state)
-
-    return _cached(_steps, rule, step)
+    return traced.once(_steps, rule, traced.step, jit_compile=True)
 
 
 def compile_recorded(rule):
@@ -57,7 +53,7 @@ def compile_recorded(rule):
             values = []
         return (updates, state), values
 
-    return _cached(_recorded_steps, rule, step, jit_compile=_has_xla())
+    return traced.once(_recorded_steps, rule, step, jit_compile=_has_xla())
 
 
 def compile_backward(rule):
@@ -104,7 +100,7 @@ def compile_backward(rule):
             cotangents[second:],
         )
 
-    return _cached(_steps_back, rule, step_back, jit_compile=_has_xla())
+    return traced.once(_steps_back, rule, step_back, jit_compile=_has_xla())
 
 
 def transposed(rule, state):
@@ -133,19 +129,6 @@ def _call_transposed(rule, gradients, parameters, state):
     with layout.coordinates_last():
         updates, state = rule(gradients, parameters, transposed(rule, state))
     return updates, transposed(rule, state)
-
-
-def _cached(functions, rule, function, jit_compile=True):
-    if rule not in functions:
-        # The function must not keep its own key alive.
-        proxy = weakref.proxy(rule)
-
-        @tf.function(autograph=False, jit_compile=jit_compile)
-        def call(*arguments):
-            return function(proxy, *arguments)
-
-        functions[rule] = call
-    return functions[rule]
 
 
 def _has_xla():

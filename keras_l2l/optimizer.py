@@ -1,5 +1,6 @@
 """`L2LOptimizer`: an update rule as a Keras optimizer."""
 
+import contextlib
 import functools
 import math
 import os
@@ -195,6 +196,17 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         # belong to that function.
         with tf.init_scope():
             state = self._initial_state(variables, learned)
+        # Out of a function that `fit()` traces, where each variable takes long
+        # to create, and none is under XLA that begins with a large constant.
+        # Those of replicas cannot leave it.
+        with (
+            contextlib.nullcontext()
+            if tf.distribute.has_strategy()
+            else tf.init_scope()
+        ):
+            self._create_variables(variables, learned, state)
+
+    def _create_variables(self, variables, learned, state):
         super().build(variables)
         local, dtypes = [None] * len(variables), [None] * len(variables)
         for i, initial in zip(learned, state.local):
@@ -381,7 +393,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             return self.add_variable(
                 shape=shape,
                 dtype=dtype,
-                initializer=_filled_with(value),
+                initializer=lambda shape, dtype: ops.broadcast_to(
+                    ops.cast(value, dtype), shape
+                ),
                 name="_".join([prefix, *map(str, path)]),
             )
 
@@ -455,19 +469,6 @@ def _check_has_no_nan(rule, state):
                 f"rule={rule!r}, which at NaN begins with NaN at "
                 f"{'/'.join(map(str, path))}"
             )
-
-
-def _filled_with(value):
-    """An initializer: a tensor, repeated to the shape asked for.
-
-    A function that creates variables from tensors outside of it, as `fit()`
-    does, is not compiled to XLA. So the value becomes a constant of it: one
-    number, if that is all it is, to keep the graph small.
-    """
-    value = ops.convert_to_numpy(value)
-    if value.size and np.all(value == value.flat[0]):
-        value = value.flat[0]
-    return lambda shape, dtype: ops.broadcast_to(ops.cast(value, dtype), shape)
 
 
 def _dtype(value):

@@ -163,6 +163,19 @@ def test_a_rule_that_begins_with_values_of_parameters_is_refused():
         optimizer.build(variables())
 
 
+def test_fit_traces_a_rule_once(monkeypatch):
+    calls = []
+    call = rules.CoordinatewiseLSTM.call
+    monkeypatch.setattr(
+        rules.CoordinatewiseLSTM,
+        "call",
+        lambda *arguments: calls.append(1) or call(*arguments),
+    )
+    # Its variables are created in the function that trains.
+    fitted(L2LOptimizer(lstm()), metrics=["mae"])
+    assert len(calls) == 1
+
+
 def test_the_rule_is_a_copy():
     rule = lstm()
     optimizer = L2LOptimizer(rule)
@@ -331,6 +344,6 @@ def test_the_optimizer_imports_no_meta_training():
                 reached |= {alias.name.split(".")[0] for alias in node.names}
     ours = {"features", "manifest", "optimizer", "presets", "rule_config"}
     ours |= {"blocks", "guard", "orthogonal", "strategies", "rules"}
-    ours |= {"checks", "cooldown", "saving"}
+    ours |= {"checks", "cooldown", "saving", "traced"}
     ours |= {"keras", "numpy", "tensorflow"}
     assert reached - set(sys.stdlib_module_names) <= ours
