@@ -1,6 +1,9 @@
 """Section `general`: the update of the default preset, and its guard."""
 
+import time
+
 import keras
+import numpy as np
 import tensorflow as tf
 from workloads import first_calls, take_turns
 
@@ -18,6 +21,7 @@ NETWORKS = {
     ),
     "dense layer 1024-1024": ((1024, 1024),),
 }
+LAYERS = 25  # of a model whose first step is timed, two tensors each
 
 
 def general_section(arguments):
@@ -45,7 +49,33 @@ def general_section(arguments):
             }
             for name in rows
         ]
-    return records
+    return records + _first_steps()
+
+
+def _first_steps():
+    """What `fit()` takes to trace, and to make a step of, a deep model."""
+    _first_step(keras.optimizers.Adam())  # Keras has first calls of its own.
+    return [
+        {
+            "row": f"{name}, first step of {2 * LAYERS} tensors",
+            "first_call_seconds": _first_step(optimizer),
+        }
+        for name, optimizer in (
+            (REFERENCE, keras.optimizers.Adam()),
+            ("general", L2LOptimizer("general")),
+        )
+    ]
+
+
+def _first_step(optimizer):
+    model = keras.Sequential(
+        [keras.Input((16,)), *(keras.layers.Dense(16) for _ in range(LAYERS))]
+    )
+    model.compile(optimizer, "mse", metrics=["mae"])
+    batch = np.ones((8, 16), "float32")
+    start = time.perf_counter()
+    model.fit(batch, batch, verbose=0)
+    return time.perf_counter() - start
 
 
 def _update(optimizer, shapes, jit_compile=False):
