@@ -7,7 +7,7 @@ from keras_l2l import traced
 from keras_l2l.rules import RuleState
 
 # A rule's network has some hundred numbers for each coordinate in flight.
-BLOCK_SIZE = 2**15
+BLOCK_SIZE = 2**14
 
 
 def update_in_blocks(
@@ -35,7 +35,7 @@ def update_in_blocks(
         dtypes: A `RuleState` of the dtypes that the rule computes with; those
             of the local slots may be narrower.
         learning_rate: Scalar tensor.
-        block_size: Integer, in coordinates. Defaults to 32,768.
+        block_size: Integer, in coordinates. Defaults to 16,384.
 
     Returns:
         List of tensors: the updates, times the learning rate.
