@@ -26,6 +26,7 @@ ORDER = (
     "presets",
     "rule_config",
     "cooldown",
+    "traced",
     "blocks",
     "strategies",
     "guard",
