@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_l2l import checks, features
 from keras_l2l.orthogonal import as_matrix, matrix_shape, orthogonalize
+from keras_l2l.rules import tensor_features
 from keras_l2l.rules.base import RuleState, UpdateRule
 
 # Decays of the two momenta and of the second moment.
@@ -24,7 +25,6 @@ _NOMINAL_TIME = 50.0
 _NOMINAL_GATE = 3.0
 
 _VECTOR_SIZE = 0.1
-_TENSOR_FEATURES = 17
 _TENSOR_OUTPUTS = 5
 _COORDINATE_INPUTS = 4
 _EPSILON = 1e-12
@@ -90,7 +90,7 @@ class Hierarchical(UpdateRule):
             )
 
         # Update gate, reset gate and candidate side by side, as in Keras.
-        self.kernel = add("kernel", (_TENSOR_FEATURES, 3 * units))
+        self.kernel = add("kernel", (tensor_features.COUNT, 3 * units))
         self.recurrent_kernel = add("recurrent_kernel", (units, 3 * units))
         self.bias = add("bias", (3 * units,), False)
         self.tensor_output = add(
@@ -147,7 +147,9 @@ class Hierarchical(UpdateRule):
         # The size of a tensor before its first update, taken at that update.
         first_sizes = ops.where(first_sizes < 0.0, sizes, first_sizes)
         cell = self._next_cell(
-            _tensor_features(inputs, values, sizes, first_sizes, step),
+            tensor_features.tensor_features(
+                inputs, values, sizes, first_sizes, step
+            ),
             ops.stack([local["cell"] for local in state.local]),
         )
         outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
@@ -285,71 +287,6 @@ def _normalized(gradient, moments, corrections):
     ]
 
 
-def _tensor_features(inputs, values, sizes, first_sizes, step):
-    """What the GRU sees of tensors: `[K, _TENSOR_FEATURES]`, of order one."""
-
-    def means(of_one):
-        return ops.stack([ops.mean(of_one(*x)) for x in inputs])
-
-    gradient, fast, slow = (
-        ops.sqrt(means(square) + 1e-12)
-        for square in (
-            lambda gradient, fast, slow: ops.square(gradient),
-            lambda gradient, fast, slow: ops.square(fast),
-            lambda gradient, fast, slow: ops.square(slow),
-        )
-    )
-    gradient_fast = means(lambda gradient, fast, slow: gradient * fast)
-    fast_slow = means(lambda gradient, fast, slow: fast * slow)
-    absent = means(
-        lambda gradient, fast, slow: ops.cast(
-            ops.equal(gradient, 0.0), gradient.dtype
-        )
-    )
-    of_tensors = ops.stack(
-        [
-            # The share of signal in the gradient, at two time scales.
-            gradient - 1.0,
-            2.0 * fast - 1.0,
-            2.0 * slow - 1.0,
-            ops.log(fast) / 2.0 + 1.0,
-            ops.log(slow) / 2.0 + 1.0,
-            gradient_fast / (gradient * fast),
-            fast_slow / (fast * slow),
-            # Rows of an embedding that are not in the batch.
-            absent,
-            ops.clip(ops.log(sizes / first_sizes), -3.0, 3.0),
-            ops.clip(ops.log(sizes) / 3.0 + 1.0, -3.0, 3.0),
-        ],
-        axis=-1,
-    )
-    of_time = ops.stack(
-        [
-            *(step / (step + scale) for scale in (10.0, 100.0, 1000.0)),
-            ops.log(step) / 5.0 - 1.0,
-        ]
-    )
-    return ops.concatenate(
-        [
-            of_tensors,
-            ops.broadcast_to(of_time, (len(values), of_time.shape[0])),
-            ops.array(
-                [_shape_features(value) for value in values], sizes.dtype
-            ),
-        ],
-        axis=-1,
-    )
-
-
-def _shape_features(value):
-    shape = ops.shape(value) or (1,)
-    return (
-        float(len(shape) > 1),
-        _scaled_log2(math.prod(shape[:-1]), value.dtype),
-        _scaled_log2(shape[-1], value.dtype),
-    )
-
-
 def _step_sizes(values, sizes, first_sizes, corrections, step):
     """The sizes that updates are to have: a list of scalars.
 
@@ -371,13 +308,6 @@ def _smallest_size(shape):
         return _VECTOR_SIZE
     rows, columns = matrix_shape(shape)
     return 0.5 * math.sqrt(2.0 / (rows + columns))
-
-
-def _scaled_log2(count, dtype):
-    """Of order one for a number of rows or columns, known or not."""
-    if isinstance(count, int):
-        return math.log2(count) / 5.0 - 1.0
-    return ops.log(ops.cast(count, dtype)) / math.log(32.0) - 1.0
 
 
 def _size(tensor):
