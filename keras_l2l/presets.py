@@ -91,11 +91,11 @@ def describe():
     ]
 
 
-def resolve_rule(identifier):
+def resolve_rule(rule):
     """The rule that is meant by a preset's name, a path, or the rule itself.
 
     Args:
-        identifier: String, the name of a preset or else the path of a rule
+        rule: String, the name of a preset or else the path of a rule
             export; a path object; or an `UpdateRule`, which is returned as
             it is. A directory with the name of a preset is `"./NAME"`.
 
@@ -103,7 +103,7 @@ def resolve_rule(identifier):
         An `UpdateRule`.
 
     Raises:
-        TypeError: If `identifier` is none of these.
+        TypeError: If `rule` is none of these.
         ValueError: If it is a string without preset or directory, or if the
             directory is no rule export.
 
@@ -111,30 +111,30 @@ def resolve_rule(identifier):
 
     >>> rule = keras_l2l.presets.resolve_rule("my_rule")
     """
-    if isinstance(identifier, UpdateRule):
-        return identifier
-    if isinstance(identifier, str):
-        return saving.load_rule(_directory(identifier))
-    if isinstance(identifier, os.PathLike):
-        return saving.load_rule(identifier)
+    if isinstance(rule, UpdateRule):
+        return rule
+    if isinstance(rule, str):
+        return saving.load_rule(_directory(rule))
+    if isinstance(rule, os.PathLike):
+        return saving.load_rule(rule)
     raise TypeError(
-        "Argument `identifier` must be the name of a preset, the path of an "
-        f"exported rule, or an `UpdateRule`. Received: {identifier!r} "
-        f"(of type {type(identifier).__name__})"
+        "Argument `rule` must be the name of a preset, the path of an "
+        f"exported rule, or an `UpdateRule`. Received: {rule!r} "
+        f"(of type {type(rule).__name__})"
     )
 
 
-def _directory(identifier):
+def _directory(name):
     directories = _directories()
-    if identifier in directories:
-        return directories[identifier]
-    if os.path.isdir(identifier):
-        return identifier
+    if name in directories:
+        return directories[name]
+    if os.path.isdir(name):
+        return name
     raise ValueError(
-        f"Argument `identifier` must be a preset (one of {list(names())}) or "
+        f"Argument `rule` must be a preset (one of {list(names())}) or "
         "the path of an existing directory that `rule.export(path)` wrote. "
-        f"Received: {identifier!r}, which is neither."
-        f"{checks.did_you_mean(identifier, directories)}"
+        f"Received: {name!r}, which is neither."
+        f"{checks.did_you_mean(name, directories)}"
     )
 
 

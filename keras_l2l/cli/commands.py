@@ -214,11 +214,11 @@ def _chosen(option, names, table):
     return {name: table[name] for name in names or table}
 
 
-def _load_rule(identifier):
+def _load_rule(rule):
     from keras_l2l import presets
 
     with _user_errors(ValueError, OSError):
-        return presets.resolve_rule(identifier)
+        return presets.resolve_rule(rule)
 
 
 def _make_task(arguments):
