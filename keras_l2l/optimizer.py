@@ -6,7 +6,6 @@ import math
 import os
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
@@ -16,6 +15,7 @@ from keras_l2l.cooldown import Cooldown
 from keras_l2l.guard import Guard
 from keras_l2l.rules import RuleState, UpdateRule
 from keras_l2l.rules.selection import are_of_one_model
+from keras_l2l.slots import Slots, dtype_of, initial_state
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -154,12 +154,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         if isinstance(rule, UpdateRule):
             self.rule = rule.copy()
         elif isinstance(rule, (str, os.PathLike)):
-            try:
-                self.rule = presets.resolve_rule(rule)
-            except ValueError as error:
-                raise ValueError(
-                    f"Argument `rule` names no rule. {error}"
-                ) from error
+            self.rule = presets.resolve_rule(rule)
             self._preset = rule if rule in presets.names() else None
         else:
             raise ValueError(
@@ -196,30 +191,23 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         # belong to that function.
         with tf.init_scope():
             state = self._initial_state(variables, learned)
-        # Out of a function that `fit()` traces, where each variable takes long
-        # to create, and none is under XLA that begins with a large constant.
-        # Those of replicas cannot leave it.
-        with (
-            contextlib.nullcontext()
-            if tf.distribute.has_strategy()
-            else tf.init_scope()
-        ):
+        with _scope_of_variables():
             self._create_variables(variables, learned, state)
 
     def _create_variables(self, variables, learned, state):
         super().build(variables)
         local, dtypes = [None] * len(variables), [None] * len(variables)
         for i, initial in zip(learned, state.local):
-            dtypes[i] = tree.map_structure(_dtype, initial)
+            dtypes[i] = tree.map_structure(dtype_of, initial)
             with self._distribution_strategy.extended.colocate_vars_with(
                 _native(variables[i])
             ):
                 local[i] = self._add_slots(
                     _path(variables[i]).replace("/", "_"), initial, variables[i]
                 )
-        self._slots = _Slots(
+        self._slots = Slots(
             RuleState(local, self._add_slots("shared", state.shared)),
-            RuleState(dtypes, tree.map_structure(_dtype, state.shared)),
+            RuleState(dtypes, tree.map_structure(dtype_of, state.shared)),
         )
         if self.guard:
             self._guard = _Box(self._make_guard(variables, learned))
@@ -355,36 +343,23 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         return tree.map_structure(_native, chosen)
 
     def _initial_state(self, variables, learned):
-        """The hidden state; of each variable, if that is enough, a coordinate.
-
-        For a large model the whole would need memory for a second state.
-        """
-        if self.rule.independent == "coordinates":
-            state = self.rule.initial_state([ops.zeros((1,))])
-            return RuleState(state.local * len(learned), state.shared)
         paths = [_path(variable) for variable in variables]
         if self.rule.reads_paths:
             # A model that was loaded from a file may have others than before.
             if are_of_one_model(self._paths.value, paths):
                 paths = self._paths.value
             self._paths = _Box(paths)
-        # While `fit()` builds a model, its variables have no values; what is
-        # read from them then is arbitrary.
-        state = self.rule.named_initial_state(
-            [
-                ops.full(variables[i].shape, np.nan, _dtype(variables[i]))
-                for i in learned
-            ],
+        return initial_state(
+            self.rule,
+            [variables[i] for i in learned],
             [paths[i] for i in learned],
         )
-        _check_has_no_nan(self.rule, state)
-        return state
 
     def _add_slots(self, prefix, initial, variable=None):
         """A structure of tensors → the same of optimizer variables."""
 
         def add(path, value):
-            shape, dtype = tuple(value.shape), _dtype(value)
+            shape, dtype = tuple(value.shape), dtype_of(value)
             if variable is not None and "float" in dtype:
                 # What is shared, such as a step count, stays what it is.
                 dtype = self.state_dtype or dtype
@@ -429,50 +404,22 @@ def _until(total_steps, learning_rate):
     return Cooldown(learning_rate, total_steps)
 
 
+def _scope_of_variables():
+    """Out of a function that `fit()` traces, to create variables in.
+
+    In it each takes long to create, and under XLA none may begin with a large
+    constant. Those of replicas cannot leave it.
+    """
+    if tf.distribute.has_strategy():
+        return contextlib.nullcontext()
+    return tf.init_scope()
+
+
 class _Box:
     """Holds what Keras and TensorFlow would wrap in a container of theirs."""
 
     def __init__(self, value):
         self.value = value
-
-
-class _Slots:
-    """The hidden state in optimizer variables.
-
-    A plain object, as TensorFlow and Keras wrap the containers that they see
-    in attributes.
-
-    Args:
-        values: `RuleState` of the optimizer variables; those of a variable
-            that takes no part are `None`.
-        dtypes: `RuleState` of the dtypes that the rule computes with.
-    """
-
-    def __init__(self, values, dtypes):
-        self.values = values
-        self.dtypes = dtypes
-
-    def of(self, what, indices):
-        """The `"values"` or `"dtypes"` of some variables."""
-        state = getattr(self, what)
-        return RuleState([state.local[i] for i in indices], state.shared)
-
-
-def _check_has_no_nan(rule, state):
-    for path, value in tree.flatten_with_path(state._asdict()):
-        if "float" in _dtype(value) and bool(ops.any(ops.isnan(value))):
-            raise ValueError(
-                "Argument `rule` must have an `initial_state` that depends on "
-                "the shapes and dtypes of parameters alone: `fit()` may build "
-                "the optimizer before they have values. What depends on their "
-                "values is to be taken at the first step. Received: "
-                f"rule={rule!r}, which at NaN begins with NaN at "
-                f"{'/'.join(map(str, path))}"
-            )
-
-
-def _dtype(value):
-    return keras.backend.standardize_dtype(value.dtype)
 
 
 def _native(variable):

@@ -28,6 +28,7 @@ ORDER = (
     "cooldown",
     "traced",
     "blocks",
+    "slots",
     "strategies",
     "guard",
     "optimizer",

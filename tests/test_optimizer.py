@@ -344,6 +344,6 @@ def test_the_optimizer_imports_no_meta_training():
                 reached |= {alias.name.split(".")[0] for alias in node.names}
     ours = {"features", "manifest", "optimizer", "presets", "rule_config"}
     ours |= {"blocks", "guard", "orthogonal", "strategies", "rules"}
-    ours |= {"checks", "cooldown", "saving", "traced"}
+    ours |= {"checks", "cooldown", "saving", "slots", "traced"}
     ours |= {"keras", "numpy", "tensorflow"}
     assert reached - set(sys.stdlib_module_names) <= ours
