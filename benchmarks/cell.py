@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from workloads import UNROLL, first_calls, make_rule, take_turns
 
-from keras_l2l import features
-from keras_l2l.compiled import compile_rule
+from keras_l2l.execution.compiled_step import compile_rule
+from keras_l2l.rules import preprocessing
 
 COORDINATES, UNITS = 2**14, 20
 
@@ -110,7 +110,7 @@ def _of_rule(rule, call):
 def _step(cell, last_axis, gradient, state, weights):
     """One step of the same rule with another cell."""
     kernel_0, bias_0, kernel_1, bias_1, output_kernel, output_bias = weights
-    inputs = features.log_and_sign(gradient)
+    inputs = preprocessing.log_and_sign(gradient)
     if last_axis:
         inputs = tf.transpose(inputs)
     hidden, memory = cell(inputs, *state[:2], kernel_0, bias_0)

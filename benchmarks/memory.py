@@ -19,8 +19,10 @@ from updates import VARIABLES, make_variables
 from workloads import UNROLL, count_coordinates, make_rule, make_task
 
 from keras_l2l import L2LOptimizer
-from keras_l2l.meta_gradient import TruncatedBackpropagation
-from keras_l2l.unroll import start
+from keras_l2l.inner_loop.unroll import start
+from keras_l2l.meta_gradients.truncated_backpropagation import (
+    TruncatedBackpropagation,
+)
 
 MEGABYTE = 1e6
 SMALL, LARGE = "126", "1024-200"  # hidden layers: 100,180 and 1,010,850

@@ -28,9 +28,11 @@ from workloads import (
 )
 
 from keras_l2l import rules
-from keras_l2l.meta_gradient import TruncatedBackpropagation
-from keras_l2l.meta_loss import MetaLoss
-from keras_l2l.unroll import start, unroll
+from keras_l2l.inner_loop.unroll import start, unroll
+from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.meta_gradients.truncated_backpropagation import (
+    TruncatedBackpropagation,
+)
 
 SEED = 1
 TOLERANCE = 1e-4

@@ -6,7 +6,9 @@ import time
 import keras
 
 from keras_l2l import MetaTrainer, rules, tasks
-from keras_l2l.meta_gradient import TruncatedBackpropagation
+from keras_l2l.meta_gradients.truncated_backpropagation import (
+    TruncatedBackpropagation,
+)
 
 SHARES = (1.0, 0.25, 0.1, 0.02)
 SEEDS = range(5)

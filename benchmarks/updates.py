@@ -5,7 +5,7 @@ import tensorflow as tf
 from workloads import first_calls, make_rule, take_turns
 
 from keras_l2l import L2LOptimizer, rules
-from keras_l2l.blocks import BLOCK_SIZE
+from keras_l2l.optimizers.blockwise_update import BLOCK_SIZE
 
 VARIABLES = 10
 SIZES = (10**4, 10**5, 10**6)

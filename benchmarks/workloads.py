@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l2l import features, rules, tasks
+from keras_l2l import rules, tasks
+from keras_l2l.rules import preprocessing
 
 PIXELS, CLASSES, BATCH_SIZE = 784, 10, 128
 EXAMPLES = 1000
@@ -60,7 +61,7 @@ class PlainLSTM(rules.CoordinatewiseLSTM):
     """The same rule as a textbook has it, differentiated automatically."""
 
     def update_coordinates(self, gradient, parameter, state, shared):
-        output, next_state = features.log_and_sign(gradient, self.p), {}
+        output, next_state = preprocessing.log_and_sign(gradient, self.p), {}
         layers = zip(self._stack.kernels, self._stack.biases)
         for layer, (kernel, bias) in enumerate(layers):
             hidden, cell = (

@@ -11,12 +11,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 from keras_l2l import presets, rules
-from keras_l2l.optimizer import L2LOptimizer
-from keras_l2l.saving import load_rule
+from keras_l2l.optimizers import L2LOptimizer
+from keras_l2l.rules import load_rule
 
 if TYPE_CHECKING:
     from keras_l2l import tasks
-    from keras_l2l.meta_trainer import MetaTrainer
+    from keras_l2l.meta_training import MetaTrainer
 
 __all__ = [
     "L2LOptimizer",
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 def __getattr__(name):
     """Imports what only meta-training needs at its first use."""
     if name == "MetaTrainer":
-        return importlib.import_module("keras_l2l.meta_trainer").MetaTrainer
+        return importlib.import_module("keras_l2l.meta_training").MetaTrainer
     if name == "tasks":
         return importlib.import_module("keras_l2l.tasks")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

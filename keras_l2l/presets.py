@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from keras_l2l import checks, manifest, saving
-from keras_l2l.rules import UpdateRule
+from keras_l2l import checks
+from keras_l2l.rules import UpdateRule, load_rule
+from keras_l2l.serialization import manifest
 
 DEFAULT = "general"
 
@@ -77,7 +78,7 @@ def load(name=DEFAULT):
 
     >>> rule = keras_l2l.presets.load("general")
     """
-    return saving.load_rule(path(name))
+    return load_rule(path(name))
 
 
 def describe():
@@ -87,7 +88,7 @@ def describe():
         List of `Preset`, sorted by name.
     """
     return [
-        _describe(name, saving.read_manifest(path(name))) for name in names()
+        _describe(name, manifest.read_manifest(path(name))) for name in names()
     ]
 
 
@@ -114,9 +115,9 @@ def resolve_rule(rule):
     if isinstance(rule, UpdateRule):
         return rule
     if isinstance(rule, str):
-        return saving.load_rule(_directory(rule))
+        return load_rule(_directory(rule))
     if isinstance(rule, os.PathLike):
-        return saving.load_rule(rule)
+        return load_rule(rule)
     raise TypeError(
         "Argument `rule` must be the name of a preset, the path of an "
         f"exported rule, or an `UpdateRule`. Received: {rule!r} "

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_l2l import evolution, imitation, meta_gradient, rules, tasks
+from keras_l2l import meta_gradients, rules, tasks
 
 # Of an exported rule.
 METADATA = {
@@ -308,16 +308,18 @@ def task_names(without=()):
 
 
 ESTIMATORS = {
-    "TruncatedBackpropagation": meta_gradient.TruncatedBackpropagation,
+    "TruncatedBackpropagation": meta_gradients.TruncatedBackpropagation,
     "TruncatedBackpropagation-second-derivatives": lambda: (
-        meta_gradient.TruncatedBackpropagation(second_derivatives=True)
+        meta_gradients.TruncatedBackpropagation(second_derivatives=True)
     ),
-    "AntitheticES": lambda: evolution.AntitheticES(jit_compile=False),
-    "PersistentES": lambda: evolution.PersistentES(jit_compile=False),
-    "Imitation": lambda: imitation.Imitation(
-        evolution.PersistentES(jit_compile=False), rules.Adam(0.01), rate=1.0
+    "AntitheticES": lambda: meta_gradients.AntitheticES(jit_compile=False),
+    "PersistentES": lambda: meta_gradients.PersistentES(jit_compile=False),
+    "Imitation": lambda: meta_gradients.Imitation(
+        meta_gradients.PersistentES(jit_compile=False),
+        rules.Adam(0.01),
+        rate=1.0,
     ),
     "TruncatedBackpropagation-share": lambda: (
-        meta_gradient.TruncatedBackpropagation(coordinate_share=0.5)
+        meta_gradients.TruncatedBackpropagation(coordinate_share=0.5)
     ),
 }

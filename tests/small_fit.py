@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_l2l import rules
-from keras_l2l.optimizer import L2LOptimizer
+from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
 
 
 def make(seed=0, **kwargs):

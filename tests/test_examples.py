@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_l2l import experiments
+from keras_l2l.reproduction import paper
 from tests import components
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
@@ -17,7 +17,7 @@ ARGUMENTS = {
     ],
     "use_in_keras.py": ["--epochs", "1"],
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
-    **{f"paper/{name}.py": ["--output", "out"] for name in experiments.names()},
+    **{f"paper/{name}.py": ["--output", "out"] for name in paper.names()},
 }
 # They make all operations of a process deterministic, which cannot be undone.
 OF_THEIR_OWN = {"paper/feature_network.py"}

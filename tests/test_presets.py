@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from keras_l2l import presets, rules, saving
-from keras_l2l.saving import RuleFormatError
+from keras_l2l import presets, rules
+from keras_l2l.serialization import RuleFormatError, saved_model
 
 METADATA = {
     "description": "Nothing but Adam.",
@@ -101,7 +101,7 @@ def test_resolve_rule_errors(shelf, tmp_path):
 @pytest.mark.parametrize("name", presets.names())
 def test_shipped_preset_is_complete(name):
     rule = presets.load(name)
-    manifest = saving.read_manifest(presets.path(name))
+    manifest = saved_model.read_manifest(presets.path(name))
     assert rule.count_params() == sum(
         preset.parameters
         for preset in presets.describe()

@@ -17,7 +17,9 @@ Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.3.
 
 import dataclasses
 
-from keras_l2l import evaluation, experiments, plotting, presets, tasks
+from keras_l2l import evaluation, presets, tasks
+from keras_l2l.reports import plots
+from keras_l2l.reproduction import paper
 
 LABELS = {"CIFAR-10": None, "CIFAR-5": range(5), "CIFAR-2": range(2)}
 # Half a decade apart: a run is a thousand steps. Grids whose best rate lies on
@@ -47,7 +49,7 @@ def main(output, full=False, seed=0):
     for title, labels in LABELS.items():
         if not full and title != "CIFAR-2":
             continue
-        comparisons[title] = experiments.compare(
+        comparisons[title] = paper.compare(
             output / f"{title}.json",
             learned,
             tasks.cifar_convnet(labels, size=16 if full else 8),
@@ -57,8 +59,8 @@ def main(output, full=False, seed=0):
             seed=seed,
             baselines=baselines,
         )
-    plotting.plot_comparisons(comparisons, output / "cifar.png")
+    plots.plot_comparisons(comparisons, output / "cifar.png")
 
 
 if __name__ == "__main__":
-    experiments.run_script(main)
+    paper.run_script(main)

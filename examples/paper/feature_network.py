@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from keras_l2l import experiments
+from keras_l2l.reproduction import paper
 from keras_l2l.tasks import datasets, feature_network
 
 BATCH_SIZE = 64
@@ -59,4 +59,4 @@ def to_photographs(digits):
 
 
 if __name__ == "__main__":
-    experiments.run_script(main)
+    paper.run_script(main)

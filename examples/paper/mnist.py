@@ -13,7 +13,9 @@ Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.2; Lv et
 al., 2017, https://arxiv.org/abs/1703.03633.
 """
 
-from keras_l2l import experiments, plotting, presets, tasks
+from keras_l2l import presets, tasks
+from keras_l2l.reports import plots
+from keras_l2l.reproduction import paper
 
 # Title → arguments of the task, steps in units of a hundred.
 SETTINGS = {
@@ -32,7 +34,7 @@ def main(output, full=False, seed=1):
     hundred = 100 if full else 5
 
     def compare(name, learned, steps, seeds, sweep_seeds, **arguments):
-        return experiments.compare(
+        return paper.compare(
             output / f"{name}.json",
             learned,
             tasks.mnist_mlp(**arguments),
@@ -40,7 +42,7 @@ def main(output, full=False, seed=1):
             seeds=seeds if full else 2,
             sweep_seeds=sweep_seeds if full else 1,
             seed=seed,
-            baselines=experiments.baselines(full),
+            baselines=paper.baselines(full),
         )
 
     settings = {
@@ -50,10 +52,10 @@ def main(output, full=False, seed=1):
         for title, (arguments, steps) in SETTINGS.items()
         if full or title == "20 units"
     }
-    plotting.plot_comparisons(settings, output / "mnist.png")
+    plots.plot_comparisons(settings, output / "mnist.png")
 
     relu = compare("ReLU-long", both, 20 * hundred, 10, 2, activation="relu")
-    plotting.plot_learning_curves(relu, output / "relu.png")
+    plots.plot_learning_curves(relu, output / "relu.png")
 
     sizes = {
         f"{depth} hidden layer{'s' * (depth > 1)}": {
@@ -70,10 +72,10 @@ def main(output, full=False, seed=1):
         }
         for depth in (DEPTHS if full else DEPTHS[:1])
     }
-    plotting.plot_final_losses(
+    plots.plot_final_losses(
         sizes, "Units of a hidden layer", output / "sizes.png"
     )
 
 
 if __name__ == "__main__":
-    experiments.run_script(main)
+    paper.run_script(main)

@@ -15,8 +15,10 @@ Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.4.
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_l2l import experiments, plotting, presets, rules, tasks
-from keras_l2l.unroll import compile_unroll, start, unpack
+from keras_l2l import presets, rules, tasks
+from keras_l2l.inner_loop.unroll import compile_unroll, start, unpack
+from keras_l2l.reports import plots
+from keras_l2l.reproduction import paper
 
 LEARNED = "LSTM"
 # Title → style, size.
@@ -33,7 +35,7 @@ def main(output, full=False, seed=0):
         task = tasks.neural_art(
             style, split="test", size=size if full else size // 4
         )
-        comparison = experiments.compare(
+        comparison = paper.compare(
             output / f"{task.name}.json",
             {LEARNED: rule},
             task,
@@ -41,11 +43,11 @@ def main(output, full=False, seed=0):
             seeds=10 if full else 2,
             sweep_seeds=2 if full else 1,
             seed=seed,
-            baselines=experiments.baselines(full),
+            baselines=paper.baselines(full),
         )
         comparisons[title] = comparison
         pictures.append(pictures_of(task, rule, comparison))
-    plotting.plot_comparisons(comparisons, output / "neural_art.png")
+    plots.plot_comparisons(comparisons, output / "neural_art.png")
     plot_pictures(pictures, output / "pictures.png")
 
 
@@ -86,4 +88,4 @@ def plot_pictures(rows, path):
 
 
 if __name__ == "__main__":
-    experiments.run_script(main)
+    paper.run_script(main)

@@ -19,8 +19,10 @@ import dataclasses
 import numpy as np
 import scipy.optimize
 
-from keras_l2l import evaluation, experiments, plotting, presets, rules, tasks
-from keras_l2l.comparison import Record
+from keras_l2l import evaluation, presets, rules, tasks
+from keras_l2l.evaluation.results import Record
+from keras_l2l.reports import plots
+from keras_l2l.reproduction import paper
 
 LEARNED = {
     "LSTM": "lstm-quadratic",
@@ -43,7 +45,7 @@ def main(output, full=False, seed=0):
         seeds=runs,
         sweep_seeds=runs,
         seed=seed,
-        baselines=experiments.baselines(full),
+        baselines=paper.baselines(full),
     )
     records = list(comparison.records)
     seeds = [r.seed for r in comparison.records_of("LSTM")]
@@ -52,9 +54,9 @@ def main(output, full=False, seed=0):
             record_of_scipy(method, task, s, comparison.steps) for s in seeds
         ]
     comparison = dataclasses.replace(comparison, records=tuple(records))
-    experiments.show(comparison)
+    paper.show(comparison)
     comparison.write_json(output / "quadratics.json")
-    figure = plotting.plot_learning_curves(comparison)
+    figure = plots.plot_learning_curves(comparison)
     figure.axes[0].set_ylim(bottom=1e-3)  # BFGS goes on down to rounding
     figure.savefig(output / "quadratics.png")
 
@@ -92,4 +94,4 @@ def record_of_scipy(method, task, seed, steps):
 
 
 if __name__ == "__main__":
-    experiments.run_script(main)
+    paper.run_script(main)

@@ -10,14 +10,10 @@ the updates that it made there over time, each beside those of Adam.
 Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, appendix.
 """
 
-from keras_l2l import (
-    experiments,
-    presets,
-    proposal_plots,
-    proposals,
-    rules,
-    tasks,
-)
+from keras_l2l import presets, rules, tasks
+from keras_l2l.evaluation import proposed_updates
+from keras_l2l.reports import update_plots
+from keras_l2l.reproduction import paper
 
 # A weight and a bias of the output layer.
 COORDINATES = [(2, 0), (3, 5)]
@@ -29,14 +25,14 @@ def main(output, full=False, seed=0):
         "Adam": rules.Adam(0.02),  # the best rate of examples/paper/mnist.py
     }
     steps = [1, 10, 20, 50, 100] if full else [1, 3]
-    found = proposals.proposed_updates(
+    found = proposed_updates.proposed_updates(
         compared, tasks.mnist_mlp(), COORDINATES, steps, seed=seed
     )
-    proposal_plots.plot_proposed_updates(found, output / "updates.png")
-    history = proposals.update_history(
+    update_plots.plot_proposed_updates(found, output / "updates.png")
+    history = proposed_updates.update_history(
         compared, tasks.mnist_mlp(), COORDINATES, steps[-1], seed=seed
     )
-    proposal_plots.plot_update_history(history, output / "history.png")
+    update_plots.plot_update_history(history, output / "history.png")
     for name, updates in zip(history.rules, history.updates):
         for coordinate, of_one in zip(COORDINATES, updates):
             print(f"{name}, coordinate {coordinate}: last {of_one[-1]:.3g}")
@@ -44,4 +40,4 @@ def main(output, full=False, seed=0):
 
 
 if __name__ == "__main__":
-    experiments.run_script(main)
+    paper.run_script(main)

@@ -13,7 +13,8 @@ from keras_l2l.cli.arguments import NETWORK_OPTIONS, CommandError
 
 def compare(arguments):
     """The figures and tables of `keras-l2l compare`."""
-    from keras_l2l import evaluation, plotting, report
+    from keras_l2l import evaluation
+    from keras_l2l.reports import plots, tables
 
     rule = _load_rule(arguments.rule)
     output = _writable_directory(arguments.output)
@@ -34,7 +35,7 @@ def compare(arguments):
             progress=progress,
         )
     writers = {
-        "learning_curves.png": lambda path: plotting.plot_learning_curves(
+        "learning_curves.png": lambda path: plots.plot_learning_curves(
             comparison, path
         ),
         "learning_curves.csv": comparison.write_csv,
@@ -44,16 +45,17 @@ def compare(arguments):
         for file, write in writers.items():
             write(output / file)
     return [record.to_dict() for record in comparison.records], [
-        *report.comparison_table(comparison),
+        *tables.comparison_table(comparison),
         f"Wrote {', '.join(writers)} to {output}{os.sep}",
     ]
 
 
 def benchmark(arguments):
     """The figures and tables of `keras-l2l benchmark`."""
-    from keras_l2l import benchmark, benchmark_report, benchmark_summary
-    from keras_l2l.comparison import to_json
-    from keras_l2l.tasks.suite import SUITE
+    from keras_l2l.evaluation import benchmark, benchmark_summary
+    from keras_l2l.evaluation.results import to_json
+    from keras_l2l.reports import benchmark_page
+    from keras_l2l.tasks.benchmark_suite import SUITE
 
     rule = _load_rule(arguments.rule)
     output = _writable_directory(arguments.output)
@@ -82,19 +84,21 @@ def benchmark(arguments):
         results = runner.results(contenders)
     rows = benchmark_summary.summarize(results)
     with _user_errors(OSError):
-        files = benchmark_report.write_report(results, name, output)
+        files = benchmark_page.write_report(results, name, output)
     return {
         "rows": to_json(rows),
         "geometric_means": to_json(benchmark_summary.geometric_means(rows)),
     }, [
-        *benchmark_report.benchmark_tables(results, name),
+        *benchmark_page.benchmark_tables(results, name),
         f"Wrote {', '.join(files)} to {output}{os.sep}",
     ]
 
 
 def meta_train(arguments):
     """What `keras-l2l meta-train` has exported."""
-    from keras_l2l import recipe_runner, recipes, report, saving
+    from keras_l2l.reports import tables
+    from keras_l2l.reproduction import recipes, runner
+    from keras_l2l.serialization import saved_model
 
     with _user_errors(ValueError):
         recipe = recipes.get(arguments.recipe)
@@ -103,7 +107,7 @@ def meta_train(arguments):
     )
     try:
         with _user_errors(ValueError, OSError):
-            path = recipe_runner.run(
+            path = runner.run(
                 recipe,
                 output,
                 epochs=arguments.epochs,
@@ -118,29 +122,27 @@ def meta_train(arguments):
             file=sys.stderr,
         )
         raise
-    manifest = saving.read_manifest(path)
+    manifest = saved_model.read_manifest(path)
     document = {
         "recipe": recipe.name,
         "path": str(path),
         "seed": manifest["seed"],
         "scores": manifest["scores"],
     }
-    return document, report.detail_table(document)
+    return document, tables.detail_table(document)
 
 
 def reproduce(arguments):
     """What `keras-l2l reproduce` has written."""
-    from keras_l2l import experiments
+    from keras_l2l.reproduction import paper
 
     name = arguments.experiment
-    output = arguments.output or experiments.default_output(name)
+    output = arguments.output or paper.default_output(name)
     with _user_errors(ValueError):
-        experiments.path(name)
+        paper.path(name)
     output = _writable_directory(output)
     with _user_errors(ValueError, OSError):
-        experiments.reproduce(
-            name, output, full=arguments.full, seed=arguments.seed
-        )
+        paper.reproduce(name, output, full=arguments.full, seed=arguments.seed)
     files = sorted(path.name for path in output.iterdir() if path.is_file())
     return {
         "experiment": name,
@@ -152,24 +154,28 @@ def reproduce(arguments):
 
 def list_presets(arguments):
     """The presets, for `keras-l2l presets`."""
-    from keras_l2l import presets, report
+    from keras_l2l import presets
+    from keras_l2l.reports import tables
 
     with _user_errors(ValueError, OSError):
         found = presets.describe()
     return [dataclasses.asdict(preset) for preset in found], (
-        report.preset_table(found)
+        tables.preset_table(found)
     )
 
 
 def inspect(arguments):
     """What `keras-l2l inspect` tells of a rule."""
-    from keras_l2l import inspection, presets, report, saving
+    from keras_l2l import presets
+    from keras_l2l.evaluation.cost import measure_cost
+    from keras_l2l.reports import tables
+    from keras_l2l.serialization import saved_model
 
     name = arguments.rule
     rule = _load_rule(name)
     directory = presets.path(name) if name in presets.names() else name
-    manifest = saving.read_manifest(directory)
-    cost = inspection.measure_cost(rule, seed=arguments.seed)
+    manifest = saved_model.read_manifest(directory)
+    cost = measure_cost(rule, seed=arguments.seed)
     document = {
         "rule": manifest["rule"]["class_name"],
         "config": manifest["rule"]["config"],
@@ -200,7 +206,7 @@ def inspect(arguments):
         "Recipe": manifest["recipe"] or "none",
         "Versions": manifest["versions"],
     }
-    return document, report.detail_table(details)
+    return document, tables.detail_table(details)
 
 
 def _chosen(option, names, table):

@@ -11,12 +11,13 @@ from keras_l2l.rules.hand_designed import (
     RMSprop,
 )
 from keras_l2l.rules.hierarchical import Hierarchical
+from keras_l2l.rules.loading import load_rule
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
-from keras_l2l.rules.memory import NTMBFGS
+from keras_l2l.rules.ntm_bfgs import NTMBFGS
+from keras_l2l.rules.parameter_groups import paths_of
 from keras_l2l.rules.prodigy import Prodigy
 from keras_l2l.rules.rnnprop import RNNprop
 from keras_l2l.rules.schedule_free import ScheduleFreeAdamW
-from keras_l2l.rules.selection import paths_of
 
 __all__ = [
     "NTMBFGS",
@@ -35,5 +36,6 @@ __all__ = [
     "RuleState",
     "ScheduleFreeAdamW",
     "UpdateRule",
+    "load_rule",
     "paths_of",
 ]

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_l2l import features
+from keras_l2l.rules import preprocessing
+from keras_l2l.serialization.saved_model import export_rule
 
 
 class RuleState(NamedTuple):
@@ -64,14 +65,14 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         self.built = True
 
     @property
-    def independent(self):
-        """What is updated independently of everything else.
+    def granularity(self):
+        """The smallest part of a model whose update depends on it alone.
 
-        `"coordinates"`, `"tensors"` or `"nothing"`. Of a rule with
-        independent coordinates, the update of parameters that were cut or
-        concatenated is the update cut or concatenated.
+        `"coordinate"`, `"tensor"` or `"model"`. If it is the coordinate, the
+        update of parameters that were cut or concatenated is the update, cut
+        or concatenated.
         """
-        return "nothing"
+        return "model"
 
     @abc.abstractmethod
     def initial_state(self, parameters):
@@ -159,13 +160,11 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
 
         Args:
             path: String or path of the directory to write.
-            metadata: Dict; see `keras_l2l.saving.export_rule`.
+            metadata: Dict with any of `"description"` (string), `"recipe"`
+                (dict), `"seed"` (integer) and `"scores"` (dict).
                 Defaults to `None`.
         """
-        # Saving stands above the rules, so it cannot be imported at the top.
-        from keras_l2l.saving import export_rule
-
-        export_rule(self, path, metadata=metadata)
+        export_rule(self, path, base_class=UpdateRule, metadata=metadata)
 
 
 class CoordinatewiseRule(UpdateRule):
@@ -176,8 +175,8 @@ class CoordinatewiseRule(UpdateRule):
     """
 
     @property
-    def independent(self):
-        return "coordinates"
+    def granularity(self):
+        return "coordinate"
 
     @abc.abstractmethod
     def initial_coordinate_state(self, count):
@@ -216,7 +215,7 @@ class CoordinatewiseRule(UpdateRule):
 
     def call(self, gradients, parameters, state):
         dtype = self.compute_dtype
-        gradient = features.finite(_concatenate(gradients, dtype))
+        gradient = preprocessing.finite(_concatenate(gradients, dtype))
         parameter = _concatenate(parameters, dtype)
         joined = {
             key: _join([local[key] for local in state.local])

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_l2l.rules.base import RuleState, UpdateRule
-from keras_l2l.rules.selection import Selection
+from keras_l2l.rules.parameter_groups import Selection
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -101,10 +101,10 @@ class Grouped(UpdateRule):
         self.rules = rules
 
     @property
-    def independent(self):
+    def granularity(self):
         # Never coordinates: in one vector, tensors would lose their groups.
-        kinds = {rule.independent for rule in self.rules.values()}
-        return "nothing" if "nothing" in kinds else "tensors"
+        kinds = {rule.granularity for rule in self.rules.values()}
+        return "model" if "model" in kinds else "tensor"
 
     @property
     def reads_paths(self):
@@ -236,7 +236,7 @@ def _moved_on(rule, shared):
     Parameters that are independent may come one by one, but a step count that
     they share goes on with whichever comes.
     """
-    if rule.independent == "nothing":
+    if rule.granularity == "model":
         return shared
     tensor = _any_tensor(rule)
     state = RuleState(_any_state(rule).local, shared)

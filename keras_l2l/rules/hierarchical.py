@@ -8,10 +8,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_l2l import checks, features
-from keras_l2l.orthogonal import as_matrix, matrix_shape, orthogonalize
-from keras_l2l.rules import tensor_features
+from keras_l2l import checks
+from keras_l2l.rules import preprocessing, tensor_features
 from keras_l2l.rules.base import RuleState, UpdateRule
+from keras_l2l.rules.orthogonalization import (
+    as_matrix,
+    matrix_shape,
+    orthogonalize,
+)
 
 # Decays of the two momenta and of the second moment.
 _BETAS = (0.9, 0.99)
@@ -110,8 +114,8 @@ class Hierarchical(UpdateRule):
         )
 
     @property
-    def independent(self):
-        return "tensors"
+    def granularity(self):
+        return "tensor"
 
     def initial_state(self, parameters):
         dtype = self.compute_dtype
@@ -136,7 +140,7 @@ class Hierarchical(UpdateRule):
         values = [ops.cast(p, self.compute_dtype) for p in parameters]
         moments = [
             _next_moments(
-                features.finite(ops.cast(g, self.compute_dtype)), local
+                preprocessing.finite(ops.cast(g, self.compute_dtype)), local
             )
             for g, local in zip(gradients, state.local)
         ]

@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
-from keras_l2l import checks, features
+from keras_l2l import checks
+from keras_l2l.rules import preprocessing
 from keras_l2l.rules.base import CoordinatewiseRule
-from keras_l2l.rules.cells import LSTMStack, forget_gate_open
+from keras_l2l.rules.lstm_cell import LSTMStack, forget_gate_open
 
 PREPROCESSING = ("log_and_sign", "raw")
 
@@ -95,8 +96,8 @@ class LSTMRule(CoordinatewiseRule):
         )
 
     @property
-    def independent(self):
-        return "nothing" if self.averaging_cells else "coordinates"
+    def granularity(self):
+        return "model" if self.averaging_cells else "coordinate"
 
     def initial_coordinate_state(self, count):
         return self._stack.initial_state(count)
@@ -114,7 +115,7 @@ class LSTMRule(CoordinatewiseRule):
             the next hidden state of the LSTM layers.
         """
         if self.preprocessing == "log_and_sign":
-            inputs = features.log_and_sign(  # [N, 2]
+            inputs = preprocessing.log_and_sign(  # [N, 2]
                 gradient, self.p, self.derivative_smoothing
             )
         else:
@@ -175,8 +176,8 @@ class CoordinatewiseLSTM(LSTMRule):
         layers: Integer. Number of LSTM layers. Defaults to `2`.
         output_scale: Float > 0. Multiplies the output of the network. The
             paper has 0.1 for neural networks. Defaults to `0.1`.
-        preprocessing: `"log_and_sign"` (see
-            `keras_l2l.features.log_and_sign`) or `"raw"`, the gradient
+        preprocessing: `"log_and_sign"`, see
+            `rules.preprocessing.log_and_sign`, or `"raw"`, the gradient
             itself, which the paper uses on quadratics.
             Defaults to `"log_and_sign"`.
         p: Float > 0, of `"log_and_sign"`: gradients smaller than `exp(-p)`

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_l2l import checks, features
+from keras_l2l import checks
+from keras_l2l.rules import preprocessing
 from keras_l2l.rules.base import RuleState
 from keras_l2l.rules.learning_rate import LearningRateRule
 
@@ -85,7 +86,9 @@ class Prodigy(LearningRateRule):
 
     def call(self, gradients, parameters, state):
         dtype, shared = self.compute_dtype, state.shared
-        gradients = [features.finite(ops.cast(g, dtype)) for g in gradients]
+        gradients = [
+            preprocessing.finite(ops.cast(g, dtype)) for g in gradients
+        ]
         values = [ops.cast(p, dtype) for p in parameters]
         starts = [
             ops.where(old["has_start"] > 0.0, old["start"], value)

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
-from keras_l2l.rules.cells import LSTMStack, forget_gate_open
+from keras_l2l.rules.lstm_cell import LSTMStack, forget_gate_open
 
 _EPSILON = 1e-12
 

@@ -8,8 +8,12 @@ from keras_l2l.tasks.augmentation import (
     Reparametrization,
 )
 from keras_l2l.tasks.base import Task
-from keras_l2l.tasks.image import cifar_convnet, digits_mlp, mnist_mlp
-from keras_l2l.tasks.keras_model import KerasTask
+from keras_l2l.tasks.image_classification import (
+    cifar_convnet,
+    digits_mlp,
+    mnist_mlp,
+)
+from keras_l2l.tasks.keras_task import KerasTask
 from keras_l2l.tasks.mixture import mixture
 from keras_l2l.tasks.neural_style import NeuralStyle, neural_art
 from keras_l2l.tasks.quadratic import Quadratic

@@ -11,7 +11,7 @@ from keras_l2l import checks
 from keras_l2l.tasks import datasets
 from keras_l2l.tasks.analytic import Analytic
 from keras_l2l.tasks.augmentation import GradientNoise
-from keras_l2l.tasks.keras_model import KerasTask
+from keras_l2l.tasks.keras_task import KerasTask
 
 _ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "silu", "elu", "sigmoid")
 _IMAGE_SIZE = 8

@@ -1,0 +1,1 @@
+"""How TensorFlow runs a step of a rule. Knows no rule class."""

@@ -1,0 +1,1 @@
+"""The inner loop: a rule trains an optimizee."""

@@ -1,0 +1,6 @@
+"""The outer loop: meta-training of an update rule."""
+
+from keras_l2l.meta_training.curriculum import Curriculum
+from keras_l2l.meta_training.trainer import MetaTrainer
+
+__all__ = ["Curriculum", "MetaTrainer"]

@@ -1,0 +1,124 @@
+"""EpisodeRunner that become longer in the course of a meta-training."""
+
+import dataclasses
+import itertools
+
+from keras_l2l import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """Horizons, each of which is trained at until that pays no longer.
+
+    A rule that is trained at long horizons from the start learns little, as
+    its optimizees are mostly far from where it could do them good; one that
+    is only trained at short ones fails later. So a run begins with the first
+    horizon and validates at the next one. When `patience` validations in a
+    row bring no lower loss, it goes back to the meta-parameters that were
+    best there, and on to that horizon.
+
+    It is the `horizon` of a `MetaTrainer`. With the last horizon, at which
+    the validation then is, too, the run ends after its epochs, or by
+    `keras.callbacks.EarlyStopping`. The logs have the `horizon` of each
+    epoch; values of `val_loss` compare only within one.
+
+    Args:
+        horizons: Tuple of integers, ascending multiples of `unroll`.
+        patience: Integer. Defaults to `2`.
+
+    Example:
+
+    ```python
+    trainer = MetaTrainer(rule, task, horizon=Curriculum((100, 200, 500, 1000)))
+    trainer.compile(keras.optimizers.Adam(1e-3))
+    trainer.fit(epochs=100, validation_task=task)
+    ```
+
+    Reference:
+        [Chen et al., 2020](https://arxiv.org/abs/2010.09089), section 3.1.
+    """
+
+    horizons: tuple[int, ...]
+    patience: int = 2
+
+    def __post_init__(self):
+        checks.positive_integers(patience=self.patience)
+        object.__setattr__(self, "horizons", tuple(self.horizons))
+        for horizon in self.horizons:
+            checks.positive_integers(horizons=horizon)
+        if len(self.horizons) < 2 or any(
+            a >= b for a, b in itertools.pairwise(self.horizons)
+        ):
+            raise ValueError(
+                "Argument `horizons` must hold two or more integers, each "
+                f"larger than the last. Received: horizons={self.horizons}"
+            )
+
+
+class HorizonSchedule:
+    """Which horizons a run trains at, and how long it has been there.
+
+    Args:
+        stages: List of pairs of integers, the shortest and the longest
+            horizon of each stage. Without a curriculum there is one.
+        patience: Integer, see `Curriculum`. Defaults to `1`.
+    """
+
+    def __init__(self, stages, patience=1):
+        self._stages = stages
+        self._patience = patience
+        self._stage = 0
+        self._waited = 0
+
+    @property
+    def is_curriculum(self):
+        """Whether there are several stages."""
+        return len(self._stages) > 1
+
+    @property
+    def horizons(self):
+        """Pair of integers: inner steps of the training episodes to come."""
+        return self._stages[self._stage]
+
+    @property
+    def validation_horizon(self):
+        """Integer, the longest of the next stage, or of the last."""
+        return self._stages[min(self._stage + 1, len(self._stages) - 1)][1]
+
+    @property
+    def longest_horizon(self):
+        """Integer, the longest of all stages."""
+        return self._stages[-1][1]
+
+    def moves_on(self, improved):
+        """Goes on to the next stage, if the time has come.
+
+        Args:
+            improved: Boolean. Whether the last validation had the lowest loss
+                of this stage.
+
+        Returns:
+            A boolean: whether the stage is a new one.
+        """
+        self._waited = 0 if improved else self._waited + 1
+        is_last = self._stage == len(self._stages) - 1
+        if self._waited < self._patience or is_last:
+            return False
+        self._stage += 1
+        self._waited = 0
+        return True
+
+    def state(self):
+        """What changes from epoch to epoch, as a dict."""
+        return {"stage": self._stage, "waited": self._waited}
+
+    def restore(self, state):
+        """Goes back to what `state` returned."""
+        self._stage, self._waited = state["stage"], state["waited"]
+
+    def settings(self):
+        """What a state that is restored must agree with, as JSON has it."""
+        stages = [list(pair) for pair in self._stages]
+        if not self.is_curriculum:
+            return stages[0]
+        return {"stages": stages, "patience": self._patience}

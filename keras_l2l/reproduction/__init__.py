@@ -1,0 +1,1 @@
+"""What made the presets and the figures of the paper."""

@@ -1,0 +1,229 @@
+"""NTM-BFGS: a coordinatewise LSTM with an external memory."""
+
+import keras
+from keras import ops
+
+from keras_l2l import checks
+from keras_l2l.rules.lstm import LSTMRule
+
+# A full memory of so many coordinates has 256 MB in float32.
+MAX_FULL_SIZE = 8192
+
+
+class FullMemory:
+    """The memory `M`, `[n, n]`, which is the identity at first.
+
+    To read it is to multiply it by a vector, to write it to add an outer
+    product.
+    """
+
+    def initial_local(self, count, dtype):
+        """Dict of what belongs to `count` of the coordinates: nothing."""
+        return {}
+
+    def initial_shared(self, count, dtype):
+        """Dict of what belongs to all `count` coordinates: `M` itself.
+
+        Raises:
+            ValueError: If `M` would be too large.
+        """
+        if isinstance(count, int) and count > MAX_FULL_SIZE:
+            raise ValueError(
+                'Argument `memory` must be "low_rank" for more than '
+                f"{MAX_FULL_SIZE} coordinates, as the full memory has a "
+                "number for each pair of them. Received: "
+                f'memory="full" for {count} coordinates'
+            )
+        return {"memory": ops.eye(count, dtype=dtype)}
+
+    def read(self, local, shared, vectors):
+        """`M r` of each of some vectors.
+
+        Args:
+            local: Dict with the entries of `initial_local`.
+            shared: Dict with those of `initial_shared`.
+            vectors: Tensor `[n, R]`.
+
+        Returns:
+            Tensor `[n, R]`.
+
+        Raises:
+            ValueError: If the vectors are not as long as the memory is wide.
+        """
+        memory = shared["memory"]
+        expected, received = memory.shape[-1], vectors.shape[0]
+        if expected != received and None not in (expected, received):
+            raise ValueError(
+                "A full memory needs the gradients of all parameters at each "
+                'step; `memory="low_rank"` does not. Expected: '
+                f"{expected} coordinates. Received: {received}"
+            )
+        return ops.matmul(memory, vectors)
+
+    def write(self, local, shared, left, right):
+        """`M + Σ a bᵀ`.
+
+        Args:
+            local: Dict with the entries of `initial_local`.
+            shared: Dict with those of `initial_shared`.
+            left: Tensor `[n, W]`, with an `a` in each column.
+            right: Tensor `[n, W]`, with a `b` in each column.
+
+        Returns:
+            Tuple of the next `(local, shared)`, with these entries alone.
+        """
+        memory = shared["memory"] + ops.matmul(left, ops.transpose(right))
+        return {}, {"memory": memory}
+
+
+class LowRankMemory:
+    """The same in `O(rank n)`: what was added is kept as pairs of vectors.
+
+    `M r = r + Σ a (bᵀ r)`. Once there are more than `rank` pairs the oldest
+    are dropped, as in L-BFGS; until then it equals `FullMemory`, of which it
+    has the methods.
+
+    Args:
+        rank: Integer. Pairs to keep.
+    """
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def initial_local(self, count, dtype):
+        zeros = ops.zeros((count, self.rank), dtype)
+        return {"left": zeros, "right": zeros}
+
+    def initial_shared(self, count, dtype):
+        return {}
+
+    def read(self, local, shared, vectors):
+        products = ops.matmul(ops.transpose(local["right"]), vectors)
+        return vectors + ops.matmul(local["left"], products)
+
+    def write(self, local, shared, left, right):
+        kept = {
+            name: ops.concatenate([local[name][:, new.shape[1] :], new], -1)
+            for name, new in (("left", left), ("right", right))
+        }
+        return kept, shared
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class NTMBFGS(LSTMRule):
+    """An LSTM with averaging cells that reads and writes a shared memory.
+
+    The memory `M` has a row and a column for each of the `n` coordinates of
+    all parameters, as BFGS's estimate of the inverse Hessian, and starts as
+    the identity. At each step, beside the update,
+
+    - each read head emits a number for each coordinate, a vector `r`, and
+      `M r` is an input of the network at the next step;
+    - each write head emits two, vectors `a` and `b`, and `a bᵀ` is added.
+
+    BFGS itself needs one read head and three write heads.
+
+    Args:
+        units: Integer. Units of each LSTM layer. Defaults to `20`.
+        layers: Integer. Number of LSTM layers. Defaults to `2`.
+        averaging_cells: Integer in [0, units], see `CoordinatewiseLSTM`.
+            Defaults to `2`.
+        read_heads: Integer. Defaults to `1`.
+        write_heads: Integer. Defaults to `3`.
+        memory: `"full"`, a matrix, for at most 8,192 coordinates, or
+            `"low_rank"`, the last `rank` pairs `(a, b)`, as in L-BFGS.
+            Defaults to `"full"`.
+        rank: Integer, of `"low_rank"`: not less than `write_heads`, which are
+            the pairs of one step. Defaults to `30`.
+        **kwargs: As for `CoordinatewiseLSTM`; the `output_initializer` is
+            that of a kernel `[units, 1 + read_heads + 2 * write_heads]`.
+
+    Example:
+
+    >>> rule = keras_l2l.rules.NTMBFGS(preprocessing="raw", memory="low_rank")
+    >>> parameters = [keras.ops.zeros((10,))]
+    >>> state = rule.initial_state(parameters)
+    >>> gradients = [keras.ops.ones_like(p) for p in parameters]
+    >>> updates, state = rule(gradients, parameters, state)
+
+    Reference:
+        [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
+        appendix.
+    """
+
+    def __init__(
+        self,
+        units=20,
+        layers=2,
+        averaging_cells=2,
+        read_heads=1,
+        write_heads=3,
+        memory="full",
+        rank=30,
+        **kwargs,
+    ):
+        checks.positive_integers(
+            read_heads=read_heads, write_heads=write_heads, rank=rank
+        )
+        if memory not in ("full", "low_rank"):
+            raise ValueError(
+                'Argument `memory` must be "full" or "low_rank". '
+                f"Received: memory={memory!r}"
+            )
+        if rank < write_heads:
+            raise ValueError(
+                "Argument `rank` must not be less than `write_heads`. "
+                f"Received: rank={rank}, write_heads={write_heads}"
+            )
+        super().__init__(
+            extra_inputs=read_heads,
+            outputs=1 + read_heads + 2 * write_heads,
+            units=units,
+            layers=layers,
+            averaging_cells=averaging_cells,
+            **kwargs,
+        )
+        self.read_heads = read_heads
+        self.write_heads = write_heads
+        self.memory = memory
+        self.rank = rank
+        self._memory = FullMemory() if memory == "full" else LowRankMemory(rank)
+
+    @property
+    def granularity(self):
+        return "model"
+
+    def initial_coordinate_state(self, count):
+        return {
+            **super().initial_coordinate_state(count),
+            "read": ops.zeros((count, self.read_heads), self.compute_dtype),
+            **self._memory.initial_local(count, self.compute_dtype),
+        }
+
+    def initial_state(self, parameters):
+        state = super().initial_state(parameters)
+        count = sum(ops.shape(local["read"])[0] for local in state.local)
+        shared = self._memory.initial_shared(count, self.compute_dtype)
+        return state._replace(shared=shared)
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        outputs, next_state = self.run_network(gradient, state, state["read"])
+        first_write = 1 + self.read_heads
+        update, reads, left, right = ops.split(
+            outputs,
+            [1, first_write, first_write + self.write_heads],
+            axis=-1,
+        )
+        next_state["read"] = self._memory.read(state, shared, reads)
+        written, shared = self._memory.write(state, shared, left, right)
+        update = self.output_scale * ops.squeeze(update, -1)
+        return update, {**next_state, **written}, shared
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "read_heads": self.read_heads,
+            "write_heads": self.write_heads,
+            "memory": self.memory,
+            "rank": self.rank,
+        }

@@ -1,0 +1,12 @@
+"""A rule as data: its manifest, its variables, its SavedModel."""
+
+from keras_l2l.serialization.manifest import RuleFormatError, read_manifest
+from keras_l2l.serialization.saved_model import (
+    load_graph_unsafe,
+)
+
+__all__ = [
+    "RuleFormatError",
+    "load_graph_unsafe",
+    "read_manifest",
+]

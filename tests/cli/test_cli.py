@@ -1,0 +1,362 @@
+import ast
+import json
+import math
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from keras_l2l import cli, presets, rules
+from keras_l2l.cli import __main__, commands, main
+from keras_l2l.cli.arguments import make_parser
+from keras_l2l.evaluation.learning_rate_sweep import Sweep
+from keras_l2l.evaluation.results import Comparison, Record
+from keras_l2l.reports import tables
+from keras_l2l.reproduction import runner
+
+TINY = ["--steps", "4", "--seeds", "2", "--sweep-seeds", "1"]
+FILES = {"learning_curves.png", "learning_curves.csv", "comparison.json"}
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The directory of an untrained rule."""
+    path = tmp_path_factory.mktemp("rules") / "tiny-lstm"
+    metadata = {"description": "Untrained.", "scores": {"test_loss": 0.25}}
+    rules.CoordinatewiseLSTM(units=2).export(path, metadata=metadata)
+    return path
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch, exported):
+    """That rule as the only preset."""
+    root = tmp_path / "saved_models"
+    shutil.copytree(exported, root / presets.DEFAULT)
+    monkeypatch.setattr(presets, "_ROOTS", (root,))
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def one_line_error(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("keras-l2l: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_compare_with_its_defaults(shelf, here, capsys):
+    assert main(["compare", *TINY]) == 0
+    table = capsys.readouterr().out
+    for word in ("general", "SGD", "NAG", "RMSprop", "Adam", "digits"):
+        assert word in table
+    assert "Wrote" in table
+    assert "l2l_compare" in table
+    assert {path.name for path in (here / "l2l_compare").iterdir()} == FILES
+
+
+def test_compare_prints_records_as_json(exported, tmp_path, capsys):
+    command = [
+        *("compare", "--rule", str(exported), "--task", "quadratic", "--json"),
+        *("--output", str(tmp_path / "out"), "--test-every", "2"),
+        *("--seed", "3", *TINY),
+    ]
+    assert main(command) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert len(records) == 5 * 2
+    assert {r["optimizer"] for r in records} == {
+        *("tiny-lstm", "SGD", "NAG", "RMSprop", "Adam")
+    }
+    for record in records:
+        assert record["task"] == "quadratic-10"
+        assert len(record["losses"]) == 5
+        assert record["final_loss"] == record["losses"][-1]
+        assert list(record["test_losses"]) == ["2", "4"]
+        is_learned = record["optimizer"] == "tiny-lstm"
+        assert (record["learning_rate"] is None) == is_learned
+    document = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert document["records"] == records
+    # The same seed gives the same numbers.
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == records
+
+
+def test_compare_with_a_network_of_choice(exported, tmp_path, capsys):
+    network = ["--units", "3", "--depth", "2", "--activation", "relu"]
+    rule = tmp_path / "Adam"  # the name of a baseline
+    shutil.copytree(exported, rule)
+    output = ["--output", str(tmp_path / "out"), "--batch-size", "8"]
+    assert main(["compare", "--rule", str(rule), *network, *output, *TINY]) == 0
+    table = capsys.readouterr().out
+    assert "digits-mlp-3x2-relu" in table
+    assert "Adam (learned)" in table
+
+
+def test_the_table_warns_of_weak_baselines(capsys):
+    records = tuple(
+        Record("toy", name, rate, 0, (1.0, loss), {1: loss})
+        for name, rate, loss in (
+            ("mine", None, 0.5),
+            ("wild", 0.1, math.nan),
+            ("tame", 0.1, 0.25),
+        )
+    )
+    sweeps = (Sweep("tame", (0.1, 1.0), (0.25, 0.5), 0.1, True),)
+    comparison = Comparison("toy", "mine", 1, 0, "", sweeps, records)
+    console = Console(width=100)
+    console.print(*tables.comparison_table(comparison))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "diverged 1/1" in text
+    assert "Warning: wild diverged in 1 of 1 runs" in text
+    assert "best learning rate of tame, 0.1, is the last" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["comparee"], "invalid choice: 'comparee'"),
+        (["compare", "--task", "digitz"], "did you mean 'digits'?"),
+        (["compare", "--steps", "0"], "at least 1, received '0'"),
+        (["compare", "--seeds", "many"], "--seeds: expected an integer"),
+        (["compare", "--seed", "-1"], "at least 0, received '-1'"),
+        (["compare", "--rule", "genreal"], "mean 'general'?"),
+        (["compare", "--task", "quadratic", "--units", "3"], "--units"),
+        (["compare", "--activation", "rellu"], "rellu"),
+        (["compare", "--output", "a_file"], "--output must be writable"),
+        (["compare", "--output", "a_file/below"], "--output must be writable"),
+        (["inspect", "nowhere"], "'nowhere'"),
+        (["inspect", "."], "manifest.json"),
+        (["inspect"], "required: NAME_OR_PATH"),
+        (["meta-train", "lstm-digit"], "Did you mean 'lstm-digits'?"),
+        (
+            ["meta-train", "lstm-digits", "--output", "a_file"],
+            "--output must be writable",
+        ),
+        (["meta-train", "lstm-digits", "--epochs", "x"], "--epochs"),
+    ],
+)
+def test_mistakes_are_one_line(shelf, here, capsys, arguments, message):
+    (here / "a_file").touch()
+    assert message in one_line_error(capsys, *arguments)
+
+
+def test_an_unwritable_output_is_found_before_the_run(
+    shelf, here, capsys, monkeypatch
+):
+    def run(*_, **__):
+        raise AssertionError("The run has begun.")
+
+    monkeypatch.setattr("keras_l2l.evaluation.compare", run)
+    (here / "a_file").touch()
+    one_line_error(capsys, "compare", "--output", "a_file")
+
+
+def test_a_full_disk_is_one_line(shelf, here, capsys, monkeypatch):
+    def plot(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("keras_l2l.reports.plots.plot_learning_curves", plot)
+    message = one_line_error(
+        capsys, "compare", "--task", "quadratic", "--json", *TINY
+    )
+    assert "No space left" in message
+
+
+def test_interruption(capsys, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(commands.COMMANDS, "presets", interrupt)
+    assert main(["presets"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_bugs_are_not_hidden(monkeypatch):
+    def stumble(_):
+        raise ValueError("a bug")
+
+    monkeypatch.setitem(commands.COMMANDS, "presets", stumble)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["presets"])
+
+
+def test_presets(shelf, capsys):
+    assert main(["presets"]) == 0
+    table = capsys.readouterr().out
+    assert "general" in table
+    assert "Untrained." in table
+    assert "test_loss: 0.25" in table
+    assert main(["presets", "--json", "--seed", "1"]) == 0
+    (preset,) = json.loads(capsys.readouterr().out)
+    assert preset == {
+        "name": "general",
+        "description": "Untrained.",
+        "parameters": rules.CoordinatewiseLSTM(units=2).count_params(),
+        "scores": {"test_loss": 0.25},
+    }
+
+
+def test_scores_are_summed_up(capsys):
+    scores = {"test_loss": {"100": [1.0, 2.0, 3.0, 4.0, 5.0]}, "seeds": [7] * 9}
+    Console(width=80).print(*tables.detail_table({"scores": scores}))
+    text = capsys.readouterr().out
+    assert "test_loss 100: 3 ± 0.71 (5 values)" in text
+    assert "seeds: 9 values" in text
+
+
+def test_a_reader_that_stops_early():
+    command = f"{sys.executable} -m keras_l2l.cli presets --json"
+    process = subprocess.run(
+        f"{command} | true", shell=True, capture_output=True, check=True
+    )
+    assert b"Traceback" not in process.stderr
+
+
+def test_no_presets(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(presets, "_ROOTS", (tmp_path,))
+    assert main(["presets"]) == 0
+    assert "No presets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_inspect(shelf, exported, capsys, by_name):
+    name = presets.DEFAULT if by_name else str(exported)
+    assert main(["inspect", name, "--seed", "5"]) == 0
+    text = capsys.readouterr().out
+    assert "CoordinatewiseLSTM" in text
+    assert "8 numbers, 32 bytes" in text
+    assert main(["inspect", name, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["config"]["units"] == 2
+    assert document["state_floats_per_coordinate"] == 8
+    assert document["state_bytes_per_coordinate"] == 32
+    assert document["update_nanoseconds_per_coordinate"] > 0
+    assert document["manifest"]["format"] == "keras_l2l.rule"
+
+
+def test_inspect_loads_no_graph(exported, tmp_path, capsys):
+    path = tmp_path / "without_graph"
+    shutil.copytree(exported, path)
+    (path / "saved_model.pb").write_bytes(b"not to be read")
+    assert main(["inspect", str(path)]) == 0
+
+
+@pytest.fixture
+def recipe_calls(monkeypatch, exported):
+    """Has `runner.run` return an exported rule; records its calls."""
+    calls = []
+
+    def run(recipe, output_dir, **arguments):
+        calls.append((recipe.name, str(output_dir), arguments))
+        print("a progress bar")
+        return exported
+
+    monkeypatch.setattr(runner, "run", run)
+    return calls
+
+
+def test_meta_train(recipe_calls, here, exported, capsys):
+    assert main(["meta-train", "lstm-digits"]) == 0
+    text = capsys.readouterr().out
+    assert str(exported) in text.replace("\n", "")
+    assert "test_loss: 0.25" in text
+    nothing = {"epochs": None, "steps_per_epoch": None, "seed": None}
+    default = str(pathlib.Path("runs", "lstm-digits"))
+    assert recipe_calls == [("lstm-digits", default, {**nothing, "verbose": 2})]
+
+
+def test_meta_train_as_json(recipe_calls, here, exported, capsys):
+    options = ["--epochs", "2", "--steps-per-epoch", "3", "--seed", "4"]
+    command = ["meta-train", "lstm-digits", "--output", "out", "--verbose"]
+    assert main([*command, *options, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "a progress bar" in captured.err
+    assert json.loads(captured.out) == {
+        "recipe": "lstm-digits",
+        "path": str(exported),
+        "seed": None,
+        "scores": {"test_loss": 0.25},
+    }
+    arguments = {"epochs": 2, "steps_per_epoch": 3, "seed": 4, "verbose": 1}
+    assert recipe_calls == [("lstm-digits", "out", arguments)]
+
+
+def test_meta_train_interrupted(here, capsys, monkeypatch):
+    def run(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", run)
+    assert main(["meta-train", "lstm-digits"]) == 130
+    assert "goes on from the last" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["compare"], ["meta-train"], ["reproduce"], ["presets"]),
+        ["inspect"],
+    ],
+)
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: keras-l2l" in text
+    if command:
+        assert "--seed" in text
+        assert "--json" in text
+
+
+def test_the_command_line_imports_nothing_heavy_at_its_top():
+    for file in pathlib.Path(cli.__file__).parent.glob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module]
+            else:
+                continue
+            for module in modules:
+                is_ours = module.startswith("keras_l2l.cli")
+                assert is_ours or module in sys.stdlib_module_names
+
+
+def test_as_a_process(exported):
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "keras_l2l.cli"),
+            *("inspect", str(exported), "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(process.stdout)["config"]["units"] == 2
+
+
+@pytest.mark.parametrize("chosen", [None, "false"])
+def test_a_process_has_the_allocator_of_tensorflow(monkeypatch, chosen):
+    name = "TF_CPU_ALLOCATOR_USE_BFC"
+    monkeypatch.setattr(os, "environ", {name: chosen} if chosen else {})
+    monkeypatch.setattr(__main__, "main", lambda: 3)
+    with pytest.raises(SystemExit) as stop:
+        __main__.run()
+    assert stop.value.code == 3
+    assert os.environ == {name: chosen or "true"}
+
+
+def test_the_default_rule_is_the_default_preset():
+    # Written out in the parser, which does not import `presets`.
+    assert make_parser().parse_args(["compare"]).rule == presets.DEFAULT

@@ -1,0 +1,416 @@
+"""The meta-gradient against an outer tape and against finite differences."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_l2l import rules, tasks
+from keras_l2l.inner_loop.unroll import (
+    Carry,
+    inner_step,
+    loss_and_gradients,
+    start,
+    unroll,
+)
+from keras_l2l.meta_gradients import first_order, lanes
+from keras_l2l.meta_gradients.first_order import recorded_bytes
+from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.meta_gradients.second_order import backpropagate
+from keras_l2l.meta_gradients.truncated_backpropagation import (
+    TruncatedBackpropagation,
+)
+from tests import components
+
+STEPS = 5
+WEIGHTS = tf.constant([1.0, 0.5, 2.0, 0.0, 1.5])
+SEED = tf.constant([0, 0])
+
+
+def _outer_tape(rule, task, carry, weights):
+    """A tape through everything; only ∂∇f/∂φ is cut, as in the paper."""
+    with tf.GradientTape() as tape:
+        _, trajectory = unroll(
+            rule, task, carry, len(weights), differentiable=True
+        )
+        losses = trajectory.losses[1:]
+        objective = tf.reduce_mean(tf.cast(weights, losses.dtype) * losses)
+    return trajectory.losses, tape.gradient(
+        objective,
+        [v.value for v in rule.trainable_variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+def _flat(tensors):
+    return np.concatenate([np.ravel(t) for t in tensors])
+
+
+def _relative_difference(a, b):
+    a, b = _flat(a), _flat(b)
+    assert np.linalg.norm(b) > 0
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    "rule_name", ["CoordinatewiseLSTM", "Adam", "Momentum"]
+)
+@pytest.mark.parametrize(
+    "task_name",
+    [
+        "KerasTask-mlp",
+        "KerasTask-convnet",
+        "KerasTask-recurrent",
+        "KerasTask-two-by-two",
+        "Quadratic",
+    ],
+)
+def test_equals_an_outer_tape(task_name, rule_name):
+    task, rule = components.TASKS[task_name](), components.RULES[rule_name]()
+    # Not the first unroll of an episode: state and parameters are in motion.
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    estimate = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
+    losses, expected = _outer_tape(rule, task, carry, WEIGHTS)
+    np.testing.assert_allclose(estimate.losses, losses, rtol=1e-5)
+    assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "rule_name",
+    ["NTMBFGS", "NTMBFGS-low-rank", "Grouped"],
+)
+def test_of_rules_that_share_something(rule_name):
+    """One pass over all coordinates, and never a share of them."""
+    test_equals_an_outer_tape("KerasTask-mlp", rule_name)
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES[rule_name]()
+    with pytest.raises(ValueError, match=r"`coordinate_share` must be 1\.0"):
+        TruncatedBackpropagation(coordinate_share=0.5)(
+            rule, task, start(rule, task, 1), MetaLoss(WEIGHTS), SEED
+        )
+
+
+@pytest.mark.parametrize("coordinate_share", [1.0, 0.5])
+@pytest.mark.parametrize("rule_name", ["CoordinatewiseLSTM", "Adam"])
+def test_blocks_of_coordinates_give_the_same(rule_name, coordinate_share):
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES[rule_name]()
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    (size,) = [p.shape.num_elements() for p in carry.parameters]
+    # Room for 7 coordinates, of which the last block is not full.
+    small = 7 * recorded_bytes(rule, STEPS)
+    assert size % 7
+
+    def gradients(memory_budget):
+        estimator = TruncatedBackpropagation(
+            coordinate_share=coordinate_share, memory_budget=memory_budget
+        )
+        return estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).gradients
+
+    assert _relative_difference(gradients(small), gradients(2**30)) < 1e-5
+
+
+def test_tensor_by_tensor_equals_an_outer_tape():
+    task = components.TASKS["KerasTask-mlp"]()
+    # In float64, as orthogonal matrices amplify how XLA rounds.
+    rule = rules.Hierarchical(
+        units=4, coordinate_units=3, seed=1, dtype="float64"
+    )
+    rule.set_weights(components.RULES["Hierarchical"]().get_weights())
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    _, expected = _outer_tape(rule, task, carry, WEIGHTS)
+    # In one pass, and in two.
+    for memory_budget in (2**30, 1):
+        estimator = TruncatedBackpropagation(memory_budget=memory_budget)
+        estimate = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+        assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("coordinate_share", "cores"), [(1.0, 1), (1.0, 3), (0.5, 2)]
+)
+def test_the_way_back_in_blocks_is_the_same(
+    coordinate_share, cores, monkeypatch
+):
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    estimator = TruncatedBackpropagation(coordinate_share=coordinate_share)
+    expected = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+    monkeypatch.setattr(first_order, "_BLOCK_SIZE", 16)
+    monkeypatch.setattr(lanes, "count", lambda: cores)
+    received = estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED)
+    assert _relative_difference(received.gradients, expected.gradients) < 1e-5
+    # What the next unroll starts from.
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        received.carry,
+        expected.carry,
+    )
+
+
+def test_a_large_optimizee_has_no_larger_graph(monkeypatch):
+    """Each block of the way there is a call in the graph: so many at most."""
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry = start(rule, task, 1)
+    (size,) = [p.shape.num_elements() for p in carry.parameters]
+    most = 4
+    assert size > 2 * most
+    monkeypatch.setattr(first_order, "_MOST_BLOCKS", most)
+    monkeypatch.setattr(lanes, "count", lambda: 1)
+
+    def count_nodes(block_size):
+        monkeypatch.setattr(first_order, "_BLOCK_SIZE", block_size)
+        estimate = tf.function(
+            lambda: (
+                TruncatedBackpropagation()(
+                    rule, task, carry, MetaLoss(WEIGHTS), SEED
+                ).gradients
+            )
+        )
+        graph = estimate.get_concrete_function().graph.as_graph_def()
+        # As text, with the nodes of the functions within it.
+        return str(graph).count(" op: ")
+
+    few, many = count_nodes(math.ceil(size / 2)), count_nodes(1)
+    assert few < many == count_nodes(math.ceil(size / most))
+
+
+def test_equals_an_outer_tape_where_the_rule_reads_parameters():
+    """The derivative through θ in the rule's own input counts, too."""
+
+    class Decay(rules.CoordinatewiseRule):
+        def __init__(self):
+            super().__init__()
+            self.rate = self.add_weight(shape=(), initializer="ones")
+
+        def initial_coordinate_state(self, count):
+            return {}
+
+        def update_coordinates(self, gradient, parameter, state, shared):
+            rate = 0.1 * self.rate
+            return -rate * (gradient + parameter**2), state, shared
+
+    task, rule = components.TASKS["KerasTask-mlp"](), Decay()
+    carry = start(rule, task, 1)
+    estimate = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
+    _, expected = _outer_tape(rule, task, carry, WEIGHTS)
+    assert _relative_difference(estimate.gradients, expected) < 1e-5
+
+
+@pytest.mark.parametrize("preprocessing", ["raw", "log_and_sign"])
+def test_second_derivatives_against_finite_differences(preprocessing):
+    task = tasks.Quadratic(dimensions=4, dtype="float64")
+    rule = rules.CoordinatewiseLSTM(
+        units=2,
+        output_scale=1.0,
+        preprocessing=preprocessing,
+        dtype="float64",
+        seed=1,
+    )
+    carry = start(rule, task, 1)
+    weights = tf.cast(WEIGHTS, tf.float64)
+    estimate = TruncatedBackpropagation(second_derivatives=True)(
+        rule, task, carry, MetaLoss(weights), SEED
+    )
+
+    @tf.function
+    def objective():
+        losses = unroll(rule, task, carry, STEPS)[1].losses[1:]
+        return tf.reduce_mean(weights * losses)
+
+    step, expected = 1e-6, []
+    for variable in rule.trainable_variables:
+        value = variable.numpy()
+        derivative = np.zeros_like(value)
+        for index in np.ndindex(value.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = value.copy()
+                moved[index] += sign * step
+                variable.assign(moved)
+                sides.append(float(objective()))
+            derivative[index] = (sides[0] - sides[1]) / (2 * step)
+        variable.assign(value)
+        expected.append(derivative)
+    assert _relative_difference(estimate.gradients, expected) < 1e-6
+    # And they matter: the default, without them, is another gradient.
+    without = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(weights), SEED
+    )
+    assert _relative_difference(without.gradients, expected) > 1e-4
+
+
+def test_second_derivatives_through_a_keras_model():
+    task, rule = components.TASKS["KerasTask-mlp"](), rules.SGD(0.3)
+    carry = start(rule, task, 1)
+    estimate = TruncatedBackpropagation(second_derivatives=True)(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
+
+    def objective(rate):
+        rule.learning_rate.assign(rate)
+        losses = unroll(rule, task, carry, STEPS)[1].losses[1:]
+        return float(tf.reduce_mean(WEIGHTS * losses))
+
+    expected = (objective(0.31) - objective(0.29)) / 0.02
+    assert float(estimate.gradients[0]) == pytest.approx(expected, rel=1e-2)
+
+
+def _python_tape_with_second_derivatives(rule, task, carry, weights):
+    variables = [v.value for v in rule.trainable_variables]
+    objective = 0.0
+    with tf.GradientTape() as tape:
+        for t, weight in enumerate([0.0, *weights.numpy()]):
+            if t > 0:
+                carry, _, _ = inner_step(rule, task, carry, True)
+            loss, _, _ = loss_and_gradients(rule, task, carry)
+            objective += weight * loss / len(weights)
+    return tape.gradient(
+        objective,
+        variables,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+@pytest.mark.parametrize("task_name", ["KerasTask-mlp", "KerasTask-convnet"])
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_second_derivatives_equal_one_tape(task_name, in_segments):
+    task = components.TASKS[task_name]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry, _ = unroll(rule, task, start(rule, task, 1), 3)
+    losses, gradients, last = backpropagate(
+        rule,
+        task,
+        carry,
+        MetaLoss(WEIGHTS),
+        memory_budget=1 if in_segments else 2**30,
+    )
+    expected_last, trajectory = unroll(rule, task, carry, STEPS)
+    np.testing.assert_allclose(losses, trajectory.losses, rtol=1e-5)
+    for a, b in zip(tf.nest.flatten(last), tf.nest.flatten(expected_last)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    expected = _python_tape_with_second_derivatives(rule, task, carry, WEIGHTS)
+    assert _relative_difference(gradients, expected) < 1e-4
+
+
+def test_a_share_of_the_coordinates_is_unbiased():
+    """The mean over many draws is the whole gradient, within its error."""
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry = start(rule, task, 1)
+    whole = TruncatedBackpropagation()(
+        rule, task, carry, MetaLoss(WEIGHTS), SEED
+    )
+    estimator = TruncatedBackpropagation(coordinate_share=0.3)
+
+    @tf.function
+    def draw(seed):
+        return estimator(rule, task, carry, MetaLoss(WEIGHTS), seed).gradients
+
+    draws = np.stack(
+        [_flat(draw(tf.constant([5, index]))) for index in range(400)]
+    )
+    expected = _flat(whole.gradients)
+    error = draws.std(0) / np.sqrt(len(draws))
+    moving = error > 1e-9
+    scores = (draws.mean(0) - expected)[moving] / error[moving]
+    assert np.abs(scores).max() < 5
+    assert draws.std(0).max() > 0
+    assert np.linalg.norm(draws.mean(0) - expected) < 0.2 * np.linalg.norm(
+        expected
+    )
+
+
+def test_the_same_seed_draws_the_same_coordinates():
+    task = components.TASKS["KerasTask-mlp"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    carry = start(rule, task, 1)
+    estimator = TruncatedBackpropagation(coordinate_share=0.3)
+    first, again, other = (
+        _flat(
+            estimator(
+                rule, task, carry, MetaLoss(WEIGHTS), tf.constant(seed)
+            ).gradients
+        )
+        for seed in ([1, 1], [1, 1], [1, 2])
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def _carries(structure):
+    """The `Carry`s within what an estimator carries."""
+    if isinstance(structure, Carry):
+        yield structure
+    elif isinstance(structure, tuple):
+        for part in structure:
+            yield from _carries(part)
+
+
+@pytest.mark.parametrize("name", components.ESTIMATORS)
+def test_contract_of_every_estimator(name):
+    task = components.TASKS["KerasTask-convnet"]()
+    rule = components.RULES["CoordinatewiseLSTM"]()
+    estimator = components.ESTIMATORS[name]()
+    traces = []
+
+    @tf.function
+    def estimate(carry, weights, seed):
+        traces.append(1)
+        return estimator(rule, task, carry, MetaLoss(weights), seed)
+
+    carry = estimator.start(rule, task, 1)
+    for index in range(3):
+        result = estimate(carry, WEIGHTS, tf.constant([0, index]))
+        assert result.losses.shape == (STEPS + 1,)
+        assert [g.shape for g in result.gradients] == [
+            v.shape for v in rule.trainable_variables
+        ]
+        assert all(np.isfinite(g).all() for g in result.gradients)
+        tf.nest.assert_same_structure(carry, result.carry)
+        carry = result.carry
+    assert max(int(one.step) for one in _carries(carry)) == 3 * STEPS
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", components.ESTIMATORS)
+def test_autograph_leaves_every_estimator_alone(name):
+    """To convert what it calls took longer than the rest of a first call."""
+    files = []
+
+    class Watched(tasks.Quadratic):
+        def loss(self, parameters, model_state, batch):
+            files.append(sys._getframe().f_code.co_filename)
+            return super().loss(parameters, model_state, batch)
+
+    task, rule = Watched(2), components.RULES["CoordinatewiseLSTM"]()
+    estimator = components.ESTIMATORS[name]()
+    carry = estimator.start(rule, task, 1)
+    estimate = tf.function(
+        lambda: estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).losses
+    )
+    estimate()
+    assert set(files) == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinate_share": 0.0}, r"`coordinate_share` must be in the range"),
+        (
+            {"coordinate_share": 0.5, "second_derivatives": True},
+            "must be 1.0 with `second_derivatives=True`",
+        ),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TruncatedBackpropagation(**arguments)
