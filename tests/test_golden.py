@@ -19,12 +19,9 @@ import tensorflow as tf
 
 import keras_l2l
 from keras_l2l import rules, tasks
-from keras_l2l.curriculum import Curriculum
-from keras_l2l.evolution import PersistentES
-from keras_l2l.saving import (
-    load_foreign_graph_trusting_its_code,
-    read_manifest,
-)
+from keras_l2l.meta_gradients import PersistentES
+from keras_l2l.meta_training import Curriculum
+from keras_l2l.serialization import load_graph_unsafe, read_manifest
 
 ROOT = pathlib.Path(__file__).parent / "golden"
 REPOSITORY = ROOT.parent.parent
@@ -152,7 +149,7 @@ def test_an_exported_rule_goes_on(name):
     rule = keras_l2l.load_rule(path)
     assert type(rule).__name__ == name.split("-")[0]
     assert_updates(updates_of_rule(rule, data), data)
-    module = load_foreign_graph_trusting_its_code(path)
+    module = load_graph_unsafe(path)
     assert_updates(updates_of_graph(module, data), data)
 
 

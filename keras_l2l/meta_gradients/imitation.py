@@ -32,7 +32,8 @@ class Lesson(NamedTuple):
 
     Attributes:
         is_taught: Boolean tensor. Whether it is the teacher.
-        learner_carry: What the other estimator carries; as it began if `is_taught`.
+        learner_carry: The carry of the other estimator; unchanged in an
+            episode of the teacher.
         teacher_carry: The teacher's `Carry`; as it began unless `is_taught`.
         learner_state: The rule's `RuleState` after it saw what the teacher did.
     """

@@ -357,6 +357,7 @@ class MetaTrainer(keras.Model):
         """Restores a backup and returns the epoch to go on with."""
         arrays, document = checkpoint.read(path)
         ours, theirs = self._settings(), document["settings"]
+        theirs = {**theirs, "rule": _without_origin(theirs.get("rule"))}
         other = sorted(key for key in ours if ours[key] != theirs.get(key))
         if other:
             raise ValueError(
@@ -387,10 +388,8 @@ class MetaTrainer(keras.Model):
 
     def _settings(self):
         """What a backup must agree with."""
-        config = self.rule.get_config()
-        del config["name"]  # Keras counts it up within a process.
         return {
-            "rule": config,
+            "rule": _without_origin(self.rule.get_config()),
             "optimizer": type(self.optimizer).__name__,
             "variables": [
                 list(v.shape)
@@ -399,3 +398,18 @@ class MetaTrainer(keras.Model):
             "horizon": self._progress.settings(),
             **self._outer_loop.settings(),
         }
+
+
+def _without_origin(config):
+    """A configuration without what may differ from one process to the next.
+
+    Keras counts up the names of layers within a process, and a class may move
+    to another module.
+    """
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: _without_origin(value)
+        for key, value in config.items()
+        if key not in ("name", "module")
+    }
