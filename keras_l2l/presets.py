@@ -3,20 +3,13 @@
 import dataclasses
 import math
 import os
-from pathlib import Path
 from typing import Any
 
-from keras_l2l import checks
+from keras_l2l import checks, packaged_files
 from keras_l2l.rules import UpdateRule, load_rule
 from keras_l2l.serialization import manifest
 
 DEFAULT = "general"
-
-# The wheel carries the presets in the package, a checkout beside it.
-_ROOTS = (
-    Path(__file__).parent / "saved_models",
-    Path(__file__).parents[1] / "saved_models",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +35,7 @@ def names():
     Returns:
         Tuple of strings, sorted.
     """
-    return tuple(sorted(_directories()))
+    return tuple(_directories())
 
 
 def path(name):
@@ -141,16 +134,7 @@ def _directory(name):
 
 def _directories():
     """Dict from names of presets to their directories."""
-    root = next((root for root in _ROOTS if root.is_dir()), None)
-    if root is None:
-        return {}
-    return {
-        directory.name: directory
-        for directory in root.iterdir()
-        # An export that was cut short leaves a name with a dot.
-        if not directory.name.startswith(".")
-        and (directory / manifest.FILE).is_file()
-    }
+    return packaged_files.find("presets", f"*/{manifest.FILE}")
 
 
 def _describe(name, content):

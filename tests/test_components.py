@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(keras_l2l.__file__).parent
 # Lowest first: a module imports only what stands before it.
 ORDER = (
     "checks",
+    "packaged_files",
     "execution",
     "serialization",
     "rules",

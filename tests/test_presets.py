@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_l2l import presets, rules
+from keras_l2l import packaged_files, presets, rules
 from keras_l2l.serialization import RuleFormatError, saved_model
 
 METADATA = {
@@ -18,7 +18,9 @@ def shelf(tmp_path, monkeypatch):
     root = tmp_path / "saved_models"
     rules.Adam(0.25).export(root / "adam-quadratic", metadata=METADATA)
     rules.CoordinatewiseLSTM(units=2).export(root / presets.DEFAULT)
-    monkeypatch.setattr(presets, "_ROOTS", (tmp_path / "not_here", root))
+    monkeypatch.setitem(
+        packaged_files.DIRECTORIES, "presets", (tmp_path / "not_here", root)
+    )
     return root
 
 
@@ -32,13 +34,17 @@ def test_names_are_the_directories_that_hold_an_export(shelf):
 def test_presets_in_the_package_come_first(shelf, tmp_path, monkeypatch):
     packaged = tmp_path / "packaged"
     rules.SGD().export(packaged / "sgd")
-    monkeypatch.setattr(presets, "_ROOTS", (packaged, shelf))
+    monkeypatch.setitem(
+        packaged_files.DIRECTORIES, "presets", (packaged, shelf)
+    )
     assert presets.names() == ("sgd",)
     assert presets.path("sgd") == packaged / "sgd"
 
 
 def test_no_presets_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "_ROOTS", (tmp_path / "nothing",))
+    monkeypatch.setitem(
+        packaged_files.DIRECTORIES, "presets", (tmp_path / "nothing",)
+    )
     assert presets.names() == ()
     with pytest.raises(ValueError, match=r"one of \[\]"):
         presets.load()

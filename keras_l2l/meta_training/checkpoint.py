@@ -1,36 +1,30 @@
 """One file from which a killed run goes on: arrays and a JSON document."""
 
 import json
-import os
-import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
 
+from keras_l2l.serialization.atomic_write import atomic_file
+
 _DOCUMENT = "document"
 
 
 def write(path, arrays, document):
-    """Writes a backup so that a kill at any moment leaves a whole one.
+    """Writes a backup; a kill at any moment leaves the old or the new one.
 
     Args:
         path: Where to. Its directory is made if need be.
         arrays: List of NumPy arrays.
         document: What `json.dumps` takes.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        text = np.frombuffer(json.dumps(document).encode(), np.uint8)
-        named: dict[str, Any] = {_DOCUMENT: text}
-        for index, array in enumerate(arrays):
-            named[f"array_{index}"] = array
+    text = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    named: dict[str, Any] = {_DOCUMENT: text}
+    for index, array in enumerate(arrays):
+        named[f"array_{index}"] = array
+    with atomic_file(path) as file:
         np.savez(file, **named)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read(path):

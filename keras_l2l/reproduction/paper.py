@@ -4,22 +4,17 @@ import argparse
 import dataclasses
 import inspect
 import json
-import os
 import pathlib
 import runpy
 
 from rich.console import Console
 
-from keras_l2l import checks, evaluation
+from keras_l2l import checks, evaluation, packaged_files
 from keras_l2l.evaluation.results import Comparison
 from keras_l2l.reports import tables
+from keras_l2l.serialization.atomic_write import atomic_file
 from keras_l2l.serialization.meta_parameters import digest
 
-# The wheel carries them in the package, a checkout has them beside it.
-_ROOTS = (
-    pathlib.Path(__file__).parents[1] / "paper",
-    pathlib.Path(__file__).parents[2] / "examples" / "paper",
-)
 _FAST_RATES = 3  # of each grid
 
 
@@ -29,7 +24,7 @@ def names():
     Returns:
         Tuple of strings, sorted.
     """
-    return tuple(sorted(_scripts()))
+    return tuple(_scripts())
 
 
 def path(name):
@@ -162,11 +157,9 @@ def compare(path, learned, task, **arguments):
     comparison = _kept(path, key)
     if comparison is None:
         comparison = evaluation.compare(learned, task, **arguments)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(
-            json.dumps({"key": key, **comparison.to_dict()}, allow_nan=False)
-        )
-        os.replace(temporary, path)
+        document = {"key": key, **comparison.to_dict()}
+        with atomic_file(path) as file:
+            file.write(json.dumps(document, allow_nan=False).encode())
     show(comparison)
     return comparison
 
@@ -211,5 +204,4 @@ def _kept(path, key):
 
 def _scripts():
     """Dict from the names of experiments to their files."""
-    root = next((root for root in _ROOTS if root.is_dir()), None)
-    return {} if root is None else {p.stem: p for p in root.glob("*.py")}
+    return packaged_files.find("experiments", "*.py")

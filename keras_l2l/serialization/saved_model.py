@@ -8,14 +8,13 @@ author put there.
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from keras_l2l.serialization import manifest as manifests
+from keras_l2l.serialization.atomic_write import atomic_directory
 from keras_l2l.serialization.manifest import (
     RuleFormatError,
     format_error,
@@ -58,10 +57,8 @@ def export_rule(rule, path, *, base_class, metadata=None):
     `local__...` and `shared__...`, after the two parts of `RuleState`. The
     signatures of the same names take and return the tensors one by one.
 
-    The directory is built beside `path` and then renamed, so that a crash
-    leaves no half-written one. An earlier export at `path` is replaced; if
-    the process is killed between the two renames of a replacement, the
-    earlier one is whole beside `path`, in a directory `.NAME.….old`.
+    The directory is written whole or not at all; see
+    `atomic_write.atomic_directory`. An earlier export at `path` is replaced.
 
     Args:
         rule: An instance of `base_class`.
@@ -97,15 +94,10 @@ def export_rule(rule, path, *, base_class, metadata=None):
     manifest = manifests.write_manifest(
         rule, base_class, variables, metadata or {}, path
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", dir=path.parent
-    ) as workshop:
-        new = Path(workshop, "new")
+    with atomic_directory(path) as new:
         module, signatures = _module(rule, variables)
         tf.saved_model.save(module, os.fspath(new), signatures=signatures)
-        Path(new, manifests.FILE).write_bytes(manifest)
-        _put_in_place(new, path, old=Path(f"{workshop}.old"))
+        (new / manifests.FILE).write_bytes(manifest)
 
 
 def load_rule(path, *, base_class, custom_objects=None):
@@ -206,20 +198,6 @@ def _refuse_what_is_no_export(path):
             f"Received: path={os.fspath(path)!r}, which is neither: {reason} "
             "Choose another path, or remove what is there."
         )
-
-
-def _put_in_place(new, path, old):
-    """Renames `new` to `path`; what was at `path` survives a failure."""
-    if not path.exists():
-        new.rename(path)
-        return
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
 
 
 def _module(rule, variables):

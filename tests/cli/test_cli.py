@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from keras_l2l import cli, presets, rules
+from keras_l2l import cli, packaged_files, presets, rules
 from keras_l2l.cli import __main__, commands, main
 from keras_l2l.cli.arguments import make_parser
 from keras_l2l.evaluation.learning_rate_sweep import Sweep
@@ -36,7 +36,7 @@ def shelf(tmp_path, monkeypatch, exported):
     """That rule as the only preset."""
     root = tmp_path / "saved_models"
     shutil.copytree(exported, root / presets.DEFAULT)
-    monkeypatch.setattr(presets, "_ROOTS", (root,))
+    monkeypatch.setitem(packaged_files.DIRECTORIES, "presets", (root,))
     return root
 
 
@@ -224,7 +224,7 @@ def test_a_reader_that_stops_early():
 
 
 def test_no_presets(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(presets, "_ROOTS", (tmp_path,))
+    monkeypatch.setitem(packaged_files.DIRECTORIES, "presets", (tmp_path,))
     assert main(["presets"]) == 0
     assert "No presets" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_l2l import presets, rules
+from keras_l2l import packaged_files, presets, rules
 from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
 from keras_l2l.rules import RuleState
 
@@ -38,7 +38,7 @@ def preset(tmp_path, monkeypatch):
     """A shipped rule, under the name of the default one."""
     rule = lstm(seed=5)
     rule.export(tmp_path / presets.DEFAULT)
-    monkeypatch.setattr(presets, "_ROOTS", (tmp_path,))
+    monkeypatch.setitem(packaged_files.DIRECTORIES, "presets", (tmp_path,))
     return rule
 
 

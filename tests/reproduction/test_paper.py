@@ -7,10 +7,10 @@ import pathlib
 
 import pytest
 
-from keras_l2l import cli, evaluation, rules, tasks
+from keras_l2l import cli, evaluation, packaged_files, rules, tasks
 from keras_l2l.evaluation.results import Comparison
 from keras_l2l.reproduction import paper
-from tests.test_plotting import GOOD, TURNING, comparison
+from tests.reports.test_plots import GOOD, TURNING, comparison
 
 SCRIPT = '''"""What it does.
 
@@ -36,7 +36,9 @@ def shelf(tmp_path, monkeypatch):
     root = tmp_path / "paper"
     root.mkdir()
     (root / "toy.py").write_text(SCRIPT)
-    monkeypatch.setattr(paper, "_ROOTS", (tmp_path / "not_here", root))
+    monkeypatch.setitem(
+        packaged_files.DIRECTORIES, "experiments", (tmp_path / "not_here", root)
+    )
     monkeypatch.chdir(tmp_path)
     return root
 
@@ -70,7 +72,9 @@ def test_reproduce(shelf, tmp_path):
 
 
 def test_no_experiments_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(paper, "_ROOTS", (tmp_path / "nothing",))
+    monkeypatch.setitem(
+        packaged_files.DIRECTORIES, "experiments", (tmp_path / "nothing",)
+    )
     assert paper.names() == ()
 
 
