@@ -66,7 +66,7 @@ def pictures_of(task, rule, comparison):
 
 
 def paint(rule, task, seed, steps):
-    """Array `[size, size, 3]`: the picture after so many steps."""
+    """Array `[size, size, 3]`: the picture after some steps."""
     carry, _ = compile_unroll(rule, task)(start(rule, task, seed), steps)
     (picture,) = unpack(rule, task, carry.parameters)
     return np.clip(picture[0], 0.0, 1.0)
