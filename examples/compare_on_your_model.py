@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from keras_l2l import presets, tasks
-from keras_l2l.evaluation.comparison import BASELINES, compare
+from keras_l2l.evaluation import BASELINES, compare
 from keras_l2l.tasks import datasets
 
 parser = argparse.ArgumentParser(description=__doc__)

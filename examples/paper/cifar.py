@@ -49,8 +49,9 @@ def main(output, full=False, seed=0):
     for title, labels in LABELS.items():
         if not full and title != "CIFAR-2":
             continue
-        comparisons[title] = paper.compare(
-            output / f"{title}.json",
+        comparisons[title] = paper.run_comparison(
+            output,
+            title,
             learned,
             tasks.cifar_convnet(labels, size=16 if full else 8),
             steps=1000 if full else 3,

@@ -34,8 +34,9 @@ def main(output, full=False, seed=1):
     hundred = 100 if full else 5
 
     def compare(name, learned, steps, seeds, sweep_seeds, **arguments):
-        return paper.compare(
-            output / f"{name}.json",
+        return paper.run_comparison(
+            output,
+            name,
             learned,
             tasks.mnist_mlp(**arguments),
             steps=steps,
@@ -46,9 +47,7 @@ def main(output, full=False, seed=1):
         )
 
     settings = {
-        title: compare(
-            title.replace(" ", "-"), lstm, steps * hundred, 10, 5, **arguments
-        )
+        title: compare(title, lstm, steps * hundred, 10, 5, **arguments)
         for title, (arguments, steps) in SETTINGS.items()
         if full or title == "20 units"
     }

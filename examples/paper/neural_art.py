@@ -35,8 +35,9 @@ def main(output, full=False, seed=0):
         task = tasks.neural_art(
             style, split="test", size=size if full else size // 4
         )
-        comparison = paper.compare(
-            output / f"{task.name}.json",
+        comparison = paper.run_comparison(
+            output,
+            task.name,
             {LEARNED: rule},
             task,
             steps=128 if full else 8,

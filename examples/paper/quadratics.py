@@ -20,7 +20,6 @@ import numpy as np
 import scipy.optimize
 
 from keras_l2l import evaluation, presets, rules, tasks
-from keras_l2l.evaluation.results import Record
 from keras_l2l.reports import plots
 from keras_l2l.reproduction import paper
 
@@ -83,7 +82,7 @@ def record_of_scipy(method, task, seed, steps):
     )
     losses = [loss(theta) for theta in path]
     losses += losses[-1:] * (steps + 1 - len(losses))  # It has converged.
-    return Record(
+    return evaluation.Record(
         task=task.name,
         optimizer=f"{method} (SciPy)",
         learning_rate=None,

@@ -10,9 +10,7 @@ the updates that it made there over time, each beside those of Adam.
 Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, appendix.
 """
 
-from keras_l2l import presets, rules, tasks
-from keras_l2l.evaluation import proposed_updates
-from keras_l2l.reports import update_plots
+from keras_l2l import evaluation, presets, reports, rules, tasks
 from keras_l2l.reproduction import paper
 
 # A weight and a bias of the output layer.
@@ -25,14 +23,14 @@ def main(output, full=False, seed=0):
         "Adam": rules.Adam(0.02),  # the best rate of examples/paper/mnist.py
     }
     steps = [1, 10, 20, 50, 100] if full else [1, 3]
-    found = proposed_updates.proposed_updates(
+    found = evaluation.proposed_updates(
         compared, tasks.mnist_mlp(), COORDINATES, steps, seed=seed
     )
-    update_plots.plot_proposed_updates(found, output / "updates.png")
-    history = proposed_updates.update_history(
+    reports.plot_proposed_updates(found, output / "updates.png")
+    history = evaluation.update_history(
         compared, tasks.mnist_mlp(), COORDINATES, steps[-1], seed=seed
     )
-    update_plots.plot_update_history(history, output / "history.png")
+    reports.plot_update_history(history, output / "history.png")
     for name, updates in zip(history.rules, history.updates):
         for coordinate, of_one in zip(COORDINATES, updates):
             print(f"{name}, coordinate {coordinate}: last {of_one[-1]:.3g}")

@@ -52,44 +52,47 @@ def compare(arguments):
 
 def benchmark(arguments):
     """The figures and tables of `keras-l2l benchmark`."""
-    from keras_l2l.evaluation import benchmark, benchmark_summary
-    from keras_l2l.evaluation.results import to_json
-    from keras_l2l.reports import benchmark_page
+    from keras_l2l import evaluation, reports
     from keras_l2l.tasks.benchmark_suite import SUITE
 
     rule = _load_rule(arguments.rule)
     output = _writable_directory(arguments.output)
     name = pathlib.Path(arguments.rule).name
-    contenders = {
-        name: benchmark.learned_contender(rule),
-        f"{name}, total steps": benchmark.learned_contender(rule, True),
+    optimizers = {
+        name: evaluation.learned_spec(rule),
+        f"{name}, total steps": evaluation.learned_spec(rule, True),
+        **_chosen(
+            "--optimizers",
+            arguments.optimizers,
+            evaluation.BENCHMARK_OPTIMIZERS,
+        ),
     }
-    contenders |= _chosen(
-        "--optimizers", arguments.optimizers, benchmark.CONTENDERS
-    )
-    runner = benchmark.Benchmark(
-        {
-            name: dataclasses.replace(
-                task, make=functools.partial(_make_suite_task, name, task)
-            )
-            for name, task in _chosen("--tasks", arguments.tasks, SUITE).items()
-        },
-        output / "runs",
-        seeds=arguments.seeds,
-        sweep_seeds=arguments.sweep_seeds,
-        seed=arguments.seed,
-        progress=lambda text: print(text, file=sys.stderr),
-    )
+    suite = {
+        name: dataclasses.replace(
+            task, make=functools.partial(_make_suite_task, name, task)
+        )
+        for name, task in _chosen("--tasks", arguments.tasks, SUITE).items()
+    }
     with _user_errors(ValueError, OSError):
-        results = runner.results(contenders)
-    rows = benchmark_summary.summarize(results)
+        comparisons = evaluation.run_benchmark(
+            suite,
+            optimizers,
+            output / "runs",
+            seeds=arguments.seeds,
+            sweep_seeds=arguments.sweep_seeds,
+            seed=arguments.seed,
+            progress=lambda run, done, total: print(
+                f"{done}/{total} {run}", file=sys.stderr
+            ),
+        )
     with _user_errors(OSError):
-        files = benchmark_page.write_report(results, name, output)
+        files = reports.write_report(comparisons, output)
+    rows = evaluation.summarize(comparisons)
     return {
-        "rows": to_json(rows),
-        "geometric_means": to_json(benchmark_summary.geometric_means(rows)),
+        "rows": evaluation.to_json(rows),
+        "geometric_means": evaluation.to_json(evaluation.geometric_means(rows)),
     }, [
-        *benchmark_page.benchmark_tables(results, name),
+        *reports.benchmark_tables(comparisons),
         f"Wrote {', '.join(files)} to {output}{os.sep}",
     ]
 

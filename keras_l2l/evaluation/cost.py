@@ -1,4 +1,4 @@
-"""What an update rule costs."""
+"""The memory and the time that an update rule takes."""
 
 import dataclasses
 import math
@@ -7,6 +7,8 @@ import time
 
 import keras
 import tensorflow as tf
+
+from keras_l2l.rules import UpdateRule
 
 _STATE_SIZES = (1000, 2000)  # coordinates
 _COLUMNS = 100
@@ -34,8 +36,10 @@ class Cost:
     coordinates: int
 
 
-def measure_cost(rule, coordinates=100_000, seed=0):
-    """Measures what a rule costs.
+def measure_cost(
+    rule: UpdateRule, coordinates: int = 100_000, seed: int = 0
+) -> Cost:
+    """Measures the memory and the time of an update.
 
     Args:
         rule: An `UpdateRule`.

@@ -1,25 +1,57 @@
-"""The search for the learning rate of a baseline."""
+"""The search for the learning rate of a hand-designed optimizer."""
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
-SELECTION = (
-    "the learning rate whose mean loss over the last tenth of the steps, "
-    "averaged over the sweep seeds, is lowest; a run that diverged counts as "
-    "infinity"
-)
-
-DIVERGENCE_LIMIT = 1e3  # as in `MetaTrainer`
+CRITERIA = {
+    "training": (
+        "the learning rate whose mean loss over the last tenth of the steps, "
+        "averaged over the sweep seeds, is lowest; a run that diverged counts "
+        "as infinity"
+    ),
+    "held-out": (
+        "the learning rate whose loss on held-out data after the last step, "
+        "averaged over the sweep seeds, is lowest; a run that diverged counts "
+        "as infinity"
+    ),
+}
+SELECTION = CRITERIA["training"]
 
 _BORDER_FACTOR = 10.0**0.5  # half a decade
 _MAX_EXTENSIONS = 8  # four decades
 
 
+def rate_grid(
+    lowest: float, highest: float, steps_of_a_decade: Sequence[float] = (1, 3)
+) -> tuple[float, ...]:
+    """Lists round learning rates, about equally far apart on a log scale.
+
+    Args:
+        lowest: Float, a power of ten.
+        highest: Float.
+        steps_of_a_decade: Sequence of floats in [1, 10), ascending.
+            Defaults to `(1, 3)`, half a decade apart.
+
+    Returns:
+        Tuple of floats, ascending.
+
+    Example:
+
+    >>> rate_grid(0.01, 1.0)
+    (0.01, 0.03, 0.1, 0.3, 1.0)
+    """
+    rates = []
+    exponent = round(math.log10(lowest))
+    while float(f"1e{exponent}") <= highest:
+        rates += [float(f"{step:g}e{exponent}") for step in steps_of_a_decade]
+        exponent += 1
+    return tuple(rate for rate in rates if rate <= highest)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """How the learning rate of a baseline was chosen.
+    """How the learning rate of an optimizer was chosen.
 
     Attributes:
         optimizer: String.
@@ -37,14 +69,18 @@ class Sweep:
     on_border: bool
 
 
-def sweep(optimizer, learning_rates, score):
+def sweep(
+    optimizer: str,
+    learning_rates: Sequence[float],
+    score: Callable[[float], float],
+) -> Sweep:
     """Finds the learning rate of the lowest score.
 
     As long as the best lies on the border of the grid, the grid is extended
     beyond it by half a decade, up to four decades in all.
 
     Args:
-        optimizer: String, the name of the baseline.
+        optimizer: String, the name of the optimizer.
         learning_rates: Sequence of floats, the grid to begin with.
         score: Function from a learning rate to a float.
 
@@ -70,50 +106,6 @@ def sweep(optimizer, learning_rates, score):
         best=min(rates, key=scores.__getitem__),
         on_border=_beyond_border(scores) is not None,
     )
-
-
-def has_exploded(losses, first_loss):
-    """Which losses are not finite, or far beyond the first of their run.
-
-    Args:
-        losses: Array of floats.
-        first_loss: Array of floats, which broadcasts to it.
-
-    Returns:
-        Array of booleans.
-    """
-    limit = DIVERGENCE_LIMIT * (1.0 + np.abs(first_loss))
-    # What is not a number is not below the limit either.
-    return ~(np.abs(losses) <= limit)
-
-
-def diverged(losses):
-    """Whether a run diverged: a loss is not finite, or the last has exploded.
-
-    Args:
-        losses: Array `[steps + 1]`.
-
-    Returns:
-        A boolean.
-    """
-    finite = np.isfinite(losses).all()
-    return bool(not finite or has_exploded(losses[-1], losses[0]))
-
-
-def final_score(losses):
-    """What `SELECTION` says, of one run.
-
-    A mean over the last tenth of the steps, as one batch alone is noisy.
-
-    Args:
-        losses: Array `[steps + 1]`.
-
-    Returns:
-        A float.
-    """
-    if diverged(losses):
-        return math.inf
-    return float(np.mean(losses[-max(1, (len(losses) - 1) // 10) :]))
 
 
 def _beyond_border(scores):

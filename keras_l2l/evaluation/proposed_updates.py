@@ -1,6 +1,7 @@
 """The update that a rule proposes, as a function of the gradient."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from keras_l2l import checks
 from keras_l2l.inner_loop.unroll import inner_step, start, unpack
 from keras_l2l.rules import UpdateRule
+from keras_l2l.tasks import Task
 
 _GRID_SIZE = 101
 _MARGIN = 1.5  # of the grid, beyond the largest gradient that was seen
@@ -22,7 +24,7 @@ class Proposals(NamedTuple):
         coordinates: Tuple of `C` pairs: which parameter, and which of its
             coordinates.
         steps: Tuple of `T` integers: inner steps done before.
-        gradients: Array `[C, G]`, what each coordinate's is replaced by.
+        gradients: Array `[C, G]`, which replace that of each coordinate.
         updates: Array `[R, C, T, G]`.
         seen: Array `[C, T]`, the gradients that training had there.
     """
@@ -63,8 +65,15 @@ class _Moment(NamedTuple):
     loss: Any
 
 
-def proposed_updates(rules, task, coordinates, steps, gradients=None, seed=0):
-    """The updates that rules propose after a real history.
+def proposed_updates(
+    rules: dict[str, UpdateRule],
+    task: Task,
+    coordinates: Sequence[tuple[int, int]],
+    steps: Sequence[int],
+    gradients: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Proposals:
+    """Computes the updates that rules propose after a real history.
 
     The first rule trains an optimizee. The others see the same gradients, so
     that all hidden states come from one history. Then, at some steps, the
@@ -76,10 +85,11 @@ def proposed_updates(rules, task, coordinates, steps, gradients=None, seed=0):
         task: A `Task`.
         coordinates: Sequence of pairs of integers: the index of a parameter,
             and that of a coordinate in it, as if it were flat.
-        steps: Sequence of integers, not negative. How many steps come before.
-        gradients: Sequence of floats, what to put in place of the gradient.
-            Defaults to `None`: for each coordinate 101 values around zero,
-            beyond all gradients that training had there.
+        steps: Sequence of integers, not negative: the numbers of inner steps
+            that come before.
+        gradients: Sequence of floats that replace the gradient. Defaults to
+            `None`: for each coordinate 101 values around zero, beyond all
+            gradients that training had there.
         seed: Integer in [0, 2³¹), of the optimizee and its batches.
             Defaults to `0`.
 
@@ -115,13 +125,13 @@ def proposed_updates(rules, task, coordinates, steps, gradients=None, seed=0):
     )
     if gradients is None:
         bounds = _MARGIN * np.abs(seen).max(1)
-        gradients = np.linspace(-bounds, bounds, _GRID_SIZE, axis=1)
+        grid = np.linspace(-bounds, bounds, _GRID_SIZE, axis=1)
     else:
-        gradients = np.tile(gradients, (len(coordinates), 1))
-    gradients = gradients.astype(seen.dtype)
+        grid = np.tile(gradients, (len(coordinates), 1))
+    grid = grid.astype(seen.dtype)
     updates = []
     for index, rule in enumerate(rules.values()):
-        propose = _proposer(rule, coordinates, gradients)
+        propose = _proposer(rule, coordinates, grid)
         at_moments = [
             propose(moment.gradients, moment.parameters, moment.states[index])
             for moment in moments
@@ -131,14 +141,20 @@ def proposed_updates(rules, task, coordinates, steps, gradients=None, seed=0):
         rules=tuple(rules),
         coordinates=coordinates,
         steps=tuple(steps),
-        gradients=gradients,
+        gradients=grid,
         updates=np.stack(updates),
         seen=seen,
     )
 
 
-def update_history(rules, task, coordinates, steps, seed=0):
-    """The updates of single coordinates, step by step, by several rules.
+def update_history(
+    rules: dict[str, UpdateRule],
+    task: Task,
+    coordinates: Sequence[tuple[int, int]],
+    steps: int,
+    seed: int = 0,
+) -> UpdateHistory:
+    """Computes the updates of single coordinates, step by step, by rules.
 
     The first rule trains an optimizee. The others see the same gradients, so
     that all answer one history.

@@ -5,18 +5,21 @@ import html
 import io
 import json
 import math
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from keras_l2l.evaluation.benchmark_summary import (
+from keras_l2l.evaluation.benchmark import (
     REFERENCE,
     geometric_means,
     summarize,
 )
-from keras_l2l.evaluation.results import to_json
+from keras_l2l.evaluation.results import Comparison, to_json
 from keras_l2l.reports.benchmark_plots import plot_profile, plot_task
 
 _EXPLANATION = (
@@ -52,17 +55,17 @@ img {{ max-width: 100%; }}
 """
 
 
-def benchmark_tables(results, learned):
+def benchmark_tables(comparisons: Sequence[Comparison]) -> list[Any]:
     """The results for the terminal.
 
     Args:
-        results: List of `keras_l2l.evaluation.benchmark.Result`.
-        learned: String, the name of the learned rule.
+        comparisons: Sequence of `keras_l2l.evaluation.Comparison`s, one a
+            task.
 
     Returns:
         List of what `rich` can print.
     """
-    rows = summarize(results)
+    rows, learned = summarize(comparisons), comparisons[0].learned
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(_columns(rows)):
         table.add_column(
@@ -75,7 +78,7 @@ def benchmark_tables(results, learned):
             style="bold" if row.optimizer == learned else None,
             end_section=is_last,
         )
-    note = Text(_note(results, rows), style="dim")
+    note = Text(_note(comparisons, rows), style="dim")
     if not _has_ratios(rows):
         return [table, note]
     means = Table(*_MEAN_COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False)
@@ -86,22 +89,24 @@ def benchmark_tables(results, learned):
     return [table, means, note]
 
 
-def write_report(results, learned, directory):
+def write_report(
+    comparisons: Sequence[Comparison], directory: str | os.PathLike[str]
+) -> list[str]:
     """Writes `benchmark.json`, `report.html` and a figure for each task.
 
     The page holds its figures, and loads nothing.
 
     Args:
-        results: List of `keras_l2l.evaluation.benchmark.Result`.
-        learned: String, the name of the learned rule.
-        directory: Where to.
+        comparisons: Sequence of `keras_l2l.evaluation.Comparison`s, one a
+            task.
+        directory: String or path of the directory to write to.
 
     Returns:
         List of the names of the files.
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    rows = summarize(results)
+    rows, learned = summarize(comparisons), comparisons[0].learned
     document = {"rows": rows, "geometric_means": geometric_means(rows)}
     (directory / "benchmark.json").write_text(
         json.dumps(to_json(document), indent=2, allow_nan=False) + "\n"
@@ -112,9 +117,8 @@ def write_report(results, learned, directory):
             _html_table(_MEAN_COLUMNS, _mean_cells(rows), learned) + overview
         )
     sections, files = ["<h2>All tasks</h2>", overview], ["profile.png"]
-    for task in dict.fromkeys(result.task for result in results):
-        file = f"{task}.png"
-        figure = plot_task([r for r in results if r.task == task], learned)
+    for comparison in comparisons:
+        task = comparison.task
         sections += [
             f"<h2>{html.escape(task)}</h2>",
             _html_table(
@@ -122,12 +126,12 @@ def write_report(results, learned, directory):
                 [_cells(row)[1:] for row in rows if row.task == task],
                 learned,
             ),
-            _picture(figure, directory / file),
+            _picture(plot_task(comparison), directory / f"{task}.png"),
         ]
-        files.append(file)
+        files.append(f"{task}.png")
     page = _PAGE.format(
         title=f"Benchmark of {html.escape(learned)}",
-        note=html.escape(_note(results, rows)),
+        note=html.escape(_note(comparisons, rows)),
         sections="".join(sections),
     )
     (directory / "report.html").write_text(page, encoding="utf-8")
@@ -176,12 +180,13 @@ def _mean_cells(rows):
     return cells
 
 
-def _note(results, rows):
+def _note(comparisons, rows):
+    first = comparisons[0]
     notes = [
-        _EXPLANATION.format(seeds=len(results[0].losses)),
+        _EXPLANATION.format(seeds=len(first.records_of(first.learned))),
         _EXPLANATION_OF_RATIOS if _has_ratios(rows) else _NO_RATIOS,
     ]
-    if any(result.on_border for result in results):
+    if any(row.on_border for row in rows):
         notes.append(_ON_BORDER)
     return " ".join(notes)
 

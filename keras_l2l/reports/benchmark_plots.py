@@ -1,16 +1,22 @@
 """The figures of a benchmark: training curves and the performance profile."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_l2l.evaluation.learning_rate_sweep import diverged
-from keras_l2l.reports.plots import (
+from keras_l2l.evaluation.benchmark import Row
+from keras_l2l.evaluation.results import Comparison
+from keras_l2l.evaluation.statistics import diverged
+from keras_l2l.reports.axes import (
+    Curve,
     decorate,
+    draw_curve,
+    finish,
     steps_until_explosion,
     styles_of,
-    to_log_scale,
+    subplots,
 )
 
 _PANEL_SIZE = (8.6, 4.4)  # inches
@@ -19,42 +25,32 @@ _WORST_RATIO = 8.0  # where the performance profile ends
 _TICKS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
-def plot_task(results, learned):
-    """Training curves of all optimizers on one task.
+def plot_task(comparison: Comparison) -> Figure:
+    """Draws the training curves of all optimizers on one task.
 
     The line is the mean over the seeds, the band goes from the lowest of them
     to the highest. Each curve is the mean over the last fiftieth of all steps
     and ends where a run explodes.
 
     Args:
-        results: List of `keras_l2l.evaluation.benchmark.Result` of one task.
-        learned: String, the name of the learned rule.
+        comparison: A `keras_l2l.evaluation.Comparison`.
 
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure, axes = _panel()
-    optimizers = [result.optimizer for result in results]
-    for style, result in zip(styles_of(optimizers, learned), results):
-        curves = _smoothed(result.losses)
-        steps = np.arange(curves.shape[1])
-        (line,) = axes.plot(
-            steps, curves.mean(0), label=_curve_label(result), **style
+    figure, ((axes,),) = subplots(1, 1, panel_size=_PANEL_SIZE)
+    optimizers = comparison.optimizers
+    for style, name in zip(
+        styles_of(optimizers, comparison.learned), optimizers
+    ):
+        curves = _smoothed(comparison.losses_of(name))
+        curve = Curve(
+            np.arange(curves.shape[1]),
+            *(curves.mean(0), curves.min(0), curves.max(0)),
         )
-        axes.fill_between(
-            steps,
-            curves.min(0),
-            curves.max(0),
-            color=line.get_color(),
-            alpha=0.15,
-            lw=0,
-        )
-    to_log_scale(axes)
-    axes.set_xlim(0, results[0].losses.shape[1] - 1)
-    axes.set_xlabel("Step")
-    axes.set_ylabel("Training loss")
-    seeds = len(results[0].losses)
-    title = results[0].task
+        draw_curve(axes, curve, _label(comparison, name), style, alpha=0.15)
+    finish(axes, comparison.steps, "Training loss")
+    title, seeds = comparison.task, len(comparison.losses_of(name))
     if seeds > 1:
         title += f": mean of {seeds} runs, lowest to highest shaded"
     axes.set_title(title, fontsize="medium")
@@ -62,11 +58,13 @@ def plot_task(results, learned):
     return figure
 
 
-def plot_profile(rows, learned):
-    """On what share of the tasks each optimizer is within a ratio of the best.
+def plot_profile(rows: Sequence[Row], learned: str) -> Figure:
+    """Draws on what share of the tasks an optimizer is near the best.
+
+    Near: its final training loss is within a ratio of the lowest.
 
     Args:
-        rows: List of `keras_l2l.evaluation.benchmark_summary.Row`.
+        rows: Sequence of `keras_l2l.evaluation.Row`s.
         learned: String, the name of the learned rule.
 
     Returns:
@@ -78,7 +76,7 @@ def plot_profile(rows, learned):
     best: dict[str, float] = {}
     for row in rows:
         best[row.task] = min(best.get(row.task, math.inf), row.final_loss)
-    figure, axes = _panel()
+    figure, ((axes,),) = subplots(1, 1, panel_size=_PANEL_SIZE)
     optimizers = list(dict.fromkeys(row.optimizer for row in rows))
     beyond = 2.0 * _WORST_RATIO
     for style, name in zip(styles_of(optimizers, learned), optimizers):
@@ -97,6 +95,7 @@ def plot_profile(rows, learned):
             label=name,
             **style,
         )
+    decorate(axes)
     axes.set_xscale("log")
     axes.set_xlim(1.0, _WORST_RATIO)
     axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
@@ -117,21 +116,14 @@ def _smoothed(losses):
     return (sums[:, window:] - sums[:, :-window]) / counts
 
 
-def _curve_label(result):
-    label = result.optimizer
-    if result.learning_rate is not None:
-        label += f", rate {result.learning_rate:.3g}"
-    lost = sum(map(diverged, result.losses))
+def _label(comparison, name):
+    label, records = name, comparison.records_of(name)
+    if records[0].learning_rate is not None:
+        label += f", rate {records[0].learning_rate:.3g}"
+    lost = sum(diverged(record.losses) for record in records)
     if lost:
-        label += f", {lost} of {len(result.losses)} diverged"
+        label += f", {lost} of {len(records)} diverged"
     return label
-
-
-def _panel():
-    figure = Figure(figsize=_PANEL_SIZE, dpi=150, layout="constrained")
-    axes = figure.subplots()
-    decorate(axes)
-    return figure, axes
 
 
 def _add_legend(figure):

@@ -1,12 +1,16 @@
 """Results as tables for the terminal."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from keras_l2l.evaluation.results import estimate
+from keras_l2l.evaluation.results import Comparison
+from keras_l2l.evaluation.statistics import mean_and_error
+from keras_l2l.presets import Preset
 
 _TEST_COLUMNS = 3  # more would not fit beside each other
 _SHOWN_VALUES = 4  # of a list; what is longer is summed up
@@ -19,11 +23,11 @@ _EXPLANATION = (
 )
 
 
-def comparison_table(comparison):
+def comparison_table(comparison: Comparison) -> list[Any]:
     """The optimizers of a comparison, one a row.
 
     Args:
-        comparison: A `keras_l2l.evaluation.results.Comparison`.
+        comparison: A `keras_l2l.evaluation.Comparison`.
 
     Returns:
         List of what `rich` can print.
@@ -67,7 +71,7 @@ def comparison_table(comparison):
     return [table, Text(note, style="dim"), *warnings]
 
 
-def preset_table(presets):
+def preset_table(presets: Sequence[Preset]) -> list[Any]:
     """The presets, one a row.
 
     Args:
@@ -93,7 +97,7 @@ def preset_table(presets):
     return [table]
 
 
-def detail_table(details):
+def detail_table(details: dict[str, Any]) -> list[Any]:
     """Names and values, one pair a row; dicts and lists are unfolded.
 
     Args:
@@ -133,15 +137,15 @@ def _rate(summary):
     return "-" if rate is None else f"{rate:.3g}"
 
 
-def _loss(summary, estimate, with_error=True):
-    if not math.isfinite(estimate.mean):
+def _loss(summary, loss, with_error=True):
+    if not math.isfinite(loss.mean):
         return Text(f"diverged {summary.diverged}/{summary.runs}", style="red")
-    error = estimate.standard_error
+    error = loss.standard_error
     if not with_error or not _LEAST_ERROR < error < _LARGEST_ERROR:
-        return Text(f"{estimate.mean:.4g}")
+        return Text(f"{loss.mean:.4g}")
     # Two digits of the error, and the mean to the same place.
     digits = max(0, 1 - math.floor(math.log10(error)))
-    return Text(f"{estimate.mean:.{digits}f} ± {error:.{digits}f}")
+    return Text(f"{loss.mean:.{digits}f} ± {error:.{digits}f}")
 
 
 def _gap(difference):
@@ -171,7 +175,7 @@ def _short(value):
     if isinstance(value, list) and len(value) > _SHOWN_VALUES:
         if not all(isinstance(item, float) for item in value):
             return f"{len(value)} values"
-        mean = estimate(value)
+        mean = mean_and_error(value)
         return (
             f"{mean.mean:.4g} ± {mean.standard_error:.2g} ({len(value)} values)"
         )

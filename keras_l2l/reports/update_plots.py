@@ -1,21 +1,27 @@
 """Plots of proposed updates and of updates over time."""
 
-import numpy as np
+import os
 
-from keras_l2l.reports.plots import decorate, styles_of, subplots
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_l2l.evaluation.proposed_updates import Proposals, UpdateHistory
+from keras_l2l.reports.axes import decorate, styles_of, subplots
 
 _SMALL_PANEL_SIZE = (2.6, 2.2)  # inches
 _FLAT_PANEL_SIZE = (5.1, 2.2)
 
 
-def plot_proposed_updates(proposals, path=None):
+def plot_proposed_updates(
+    proposals: Proposals, path: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draws the update that each rule proposes against the gradient.
 
     A row of panels for each coordinate, a column for each step. A thin line
     marks the gradient that training had there.
 
     Args:
-        proposals: A `keras_l2l.evaluation.proposed_updates.Proposals`.
+        proposals: A `keras_l2l.evaluation.Proposals`.
         path: String or path of the file to write; its ending gives the
             format. Defaults to `None`, no file.
 
@@ -36,8 +42,7 @@ def plot_proposed_updates(proposals, path=None):
             proposals.seen[row, column], color="0.6", linewidth=0.8, zorder=0
         )
         panel.ticklabel_format(scilimits=(-2, 3))
-        panel.grid(alpha=0.25, linewidth=0.5)
-        panel.spines[["top", "right"]].set_visible(False)
+        decorate(panel)
     for panel, step in zip(axes[0], proposals.steps):
         panel.set_title(f"after step {step}", fontsize="medium")
     for panel, (parameter, index) in zip(axes[:, 0], proposals.coordinates):
@@ -50,13 +55,15 @@ def plot_proposed_updates(proposals, path=None):
     return figure
 
 
-def plot_update_history(history, path=None):
+def plot_update_history(
+    history: UpdateHistory, path: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draws the updates of each rule over time, under the gradients.
 
     A column of panels for each coordinate.
 
     Args:
-        history: A `keras_l2l.evaluation.proposed_updates.UpdateHistory`.
+        history: A `keras_l2l.evaluation.UpdateHistory`.
         path: String or path of the file to write; its ending gives the
             format. Defaults to `None`, no file.
 

@@ -3,23 +3,24 @@
 import argparse
 import dataclasses
 import inspect
-import json
+import os
 import pathlib
 import runpy
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
 from keras_l2l import checks, evaluation, packaged_files
-from keras_l2l.evaluation.results import Comparison
 from keras_l2l.reports import tables
-from keras_l2l.serialization.atomic_write import atomic_file
-from keras_l2l.serialization.meta_parameters import digest
+from keras_l2l.rules import UpdateRule
+from keras_l2l.tasks import Task
 
 _FAST_RATES = 3  # of each grid
 
 
-def names():
-    """The names of all experiments.
+def names() -> tuple[str, ...]:
+    """Lists the names of all experiments.
 
     Returns:
         Tuple of strings, sorted.
@@ -27,8 +28,8 @@ def names():
     return tuple(_scripts())
 
 
-def path(name):
-    """The script of an experiment.
+def path(name: str) -> pathlib.Path:
+    """Finds the script of an experiment.
 
     Args:
         name: String, one of `names()`.
@@ -44,8 +45,8 @@ def path(name):
     return scripts[name]
 
 
-def default_output(name):
-    """The directory to which an experiment writes.
+def default_output(name: str) -> pathlib.Path:
+    """Names the directory to which an experiment writes.
 
     Args:
         name: String, one of `names()`.
@@ -56,15 +57,21 @@ def default_output(name):
     return pathlib.Path("runs", "paper", name)
 
 
-def reproduce(name, output=None, full=False, seed=None):
+def reproduce(
+    name: str,
+    output: str | os.PathLike[str] | None = None,
+    full: bool = False,
+    seed: int | None = None,
+) -> pathlib.Path:
     """Runs an experiment of the paper, which writes tables and figures.
 
     Args:
         name: String, one of `names()`.
         output: Directory to write to. Defaults to `None`, that of
             `default_output`.
-        full: Boolean. Whether to run all of it, as in the documentation. If
-            not, only enough of it to see what it does. Defaults to `False`.
+        full: Boolean. Whether to run all of it, as in the documentation,
+            instead of a small part that shows what it does.
+            Defaults to `False`.
         seed: Non-negative integer, from which all seeds derive. Defaults to
             `None`, that of the documentation.
 
@@ -85,7 +92,7 @@ def reproduce(name, output=None, full=False, seed=None):
     return output
 
 
-def run_script(main):
+def run_script(main: Callable[..., Any]) -> None:
     """Runs an experiment as a script, with the options of all of them.
 
     Args:
@@ -112,8 +119,8 @@ def run_script(main):
     main(**vars(arguments))
 
 
-def baselines(full):
-    """The hand-designed rules of the paper, with the rates to try.
+def baselines(full: bool) -> dict[str, evaluation.OptimizerSpec]:
+    """Lists the hand-designed rules of the paper, with the rates to try.
 
     Args:
         full: Boolean. Whether to try all of them, or only a few.
@@ -134,72 +141,50 @@ def baselines(full):
     }
 
 
-def compare(path, learned, task, **arguments):
-    """`evaluation.compare`, whose result is kept in a file, and printed.
+def run_comparison(
+    output: str | os.PathLike[str],
+    title: str,
+    learned: dict[str, UpdateRule],
+    task: Task,
+    **arguments: Any,
+) -> evaluation.Comparison:
+    """Compares rules as `evaluation.compare`, keeps the runs and shows tables.
 
-    An experiment that was stopped finds there what it had done.
+    An experiment that was stopped goes on from the runs that it has kept.
 
     Args:
-        path: Path of the JSON file.
+        output: String or path of the directory of the experiment. The runs
+            are kept in `runs/TITLE`, the result is `TITLE.json`.
+        title: String. What the comparison is called.
         learned: Dict from names to `UpdateRule`s.
         task: A `Task`.
         **arguments: `steps`, `seeds`, `sweep_seeds`, `seed` and `baselines`
             of `evaluation.compare`.
 
     Returns:
-        A `Comparison`: that of the file, if it is one of the same rules with
-        the same arguments, and otherwise a new one, which replaces it.
+        A `Comparison`.
 
     Raises:
-        ValueError: If there is a file that cannot be read.
+        ValueError: If a kept run cannot be read, or is of another task.
     """
-    key = _key(learned, task, **arguments)
-    comparison = _kept(path, key)
-    if comparison is None:
-        comparison = evaluation.compare(learned, task, **arguments)
-        document = {"key": key, **comparison.to_dict()}
-        with atomic_file(path) as file:
-            file.write(json.dumps(document, allow_nan=False).encode())
+    output, name = pathlib.Path(output), title.replace(" ", "-")
+    comparison = evaluation.compare(
+        learned, task, **arguments, cache_dir=output / "runs" / name
+    )
+    comparison.write_json(output / f"{name}.json")
     show(comparison)
     return comparison
 
 
-def show(comparison):
+def show(comparison: evaluation.Comparison) -> None:
     """Prints the tables of a comparison.
 
     Args:
-        comparison: A `keras_l2l.evaluation.results.Comparison`.
+        comparison: A `Comparison`.
     """
     Console(width=120, highlight=False).print(
         *tables.comparison_table(comparison)
     )
-
-
-def _key(learned, task, baselines, **numbers):
-    """What a comparison depends on, as JSON has it."""
-    return {
-        **numbers,
-        "rules": {n: digest(rule).hex() for n, rule in learned.items()},
-        "rates": {n: list(b.learning_rates) for n, b in baselines.items()},
-        "task": task.name,
-        "shapes": [list(spec.shape) for spec in task.parameter_specs],
-    }
-
-
-def _kept(path, key):
-    """The comparison in a file, if there is one with this key."""
-    if not path.exists():
-        return None
-    try:
-        document = json.loads(path.read_text())
-        if document["key"] != key:
-            return None
-        return Comparison.from_dict(document)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"The comparison {str(path)!r} cannot be read: {error!r}. Delete "
-            "it to run it again."
-        ) from error
 
 
 def _scripts():

@@ -5,20 +5,21 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from keras_l2l.evaluation.results import Comparison, Record
-from keras_l2l.reports.plots import (
+from keras_l2l.evaluation import Comparison, Record
+from keras_l2l.reports import (
     plot_comparisons,
     plot_final_losses,
     plot_learning_curves,
 )
 
 
-def comparison(losses, test_steps=(4,)):
+def comparison(losses, test_steps=None, rate=0.05):
     """Optimizers with the given losses `[S][T + 1]`, the learned one first."""
+    steps = len(next(iter(losses.values()))[0]) - 1
     return Comparison(
         task="toy",
         learned=next(iter(losses)),
-        steps=4,
+        steps=steps,
         seed=0,
         selection="",
         sweeps=(),
@@ -26,10 +27,10 @@ def comparison(losses, test_steps=(4,)):
             Record(
                 task="toy",
                 optimizer=name,
-                learning_rate=0.05 if index else None,
+                learning_rate=rate if index else None,
                 seed=seed,
                 losses=tuple(run),
-                test_losses={step: run[step] for step in test_steps},
+                test_losses={step: run[step] for step in test_steps or [steps]},
             )
             for index, (name, runs) in enumerate(losses.items())
             for seed, run in enumerate(runs)

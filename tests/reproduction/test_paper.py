@@ -1,16 +1,13 @@
 """The experiments of the paper are found, run and shown."""
 
 import ast
-import json
-import math
 import pathlib
 
 import pytest
 
 from keras_l2l import cli, evaluation, packaged_files, rules, tasks
-from keras_l2l.evaluation.results import Comparison
+from keras_l2l.evaluation.episode_runner import EpisodeRunner
 from keras_l2l.reproduction import paper
-from tests.reports.test_plots import GOOD, TURNING, comparison
 
 SCRIPT = '''"""What it does.
 
@@ -107,39 +104,32 @@ def test_baselines():
 
 
 def test_a_comparison_is_kept(tmp_path, capsys, monkeypatch):
-    path = tmp_path / "toy.json"
-    arguments = {
-        **{"steps": 2, "seeds": 2, "sweep_seeds": 1, "seed": 0},
-        "baselines": {"SGD": evaluation.Baseline(rules.SGD, (1e-3, 1e-2))},
-    }
-
     def compare(rate, **changes):
-        return paper.compare(
-            path,
+        return paper.run_comparison(
+            tmp_path,
+            "a toy",
             {"mine": rules.SGD(rate)},
             tasks.Quadratic(2),
-            **{**arguments, **changes},
+            **{"steps": 2, "seeds": 2, "sweep_seeds": 1, "seed": 0, **changes},
+            baselines={
+                "SGD": evaluation.OptimizerSpec(
+                    lambda steps: rules.SGD(), (1e-3, 1e-2)
+                )
+            },
         )
 
     first = compare(0.01)
     assert "mine" in capsys.readouterr().out
-    assert [file.name for file in tmp_path.iterdir()] == ["toy.json"]
+    assert {p.name for p in tmp_path.iterdir()} == {"a-toy.json", "runs"}
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "compare", None)
+        patch.setattr(EpisodeRunner, "run", None)
         assert compare(0.01) == first
     assert "mine" in capsys.readouterr().out
     # Neither of another rule nor with other arguments.
     assert compare(0.02) != first
+    assert compare(0.02, steps=3).steps == 3
     assert len(compare(0.02, seeds=3).records) == 6
+    path = next((tmp_path / "runs" / "a-toy" / "SGD").iterdir())
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"toy.json.*Delete it to run it"):
-        compare(0.01)
-
-
-def test_a_comparison_comes_back_from_json():
-    made = comparison({"mine": GOOD, "Adam": TURNING})
-    found = Comparison.from_dict(json.loads(json.dumps(made.to_dict())))
-    assert found.records[0] == made.records[0]
-    assert found.records[2].diverged
-    assert math.isnan(found.records[2].losses[2])
-    assert found.summaries()[0] == made.summaries()[0]
+    with pytest.raises(ValueError, match=rf"{path.name}.*Delete it to train"):
+        compare(0.02, seeds=3)
