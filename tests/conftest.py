@@ -5,8 +5,15 @@ import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import hypothesis
 import pytest
 import tensorflow as tf
+
+# The same few examples in every run.
+hypothesis.settings.register_profile(
+    "few", max_examples=25, derandomize=True, database=None, deadline=None
+)
+hypothesis.settings.load_profile("few")
 
 # Devices for `tf.distribute`. They cost nothing where they are not used.
 LOGICAL_CPUS = 4

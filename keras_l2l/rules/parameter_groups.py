@@ -1,4 +1,4 @@
-"""Which parameters belong to which group: by rank, shape, size or path."""
+"""Selection of parameters into groups by rank, shape, size or path."""
 
 import collections.abc
 import fnmatch
@@ -6,24 +6,28 @@ import glob
 import math
 import re
 
-# At the ends of the names in a path: `conv2d_1`.
+import keras
+
+# The number at the end of a name in a path: `conv2d_1`.
 _NUMBERS = re.compile(r"_\d+(?=/|$)")
+# Keras's own containers are subclasses of these.
+_CONTAINERS = list | tuple | set | dict
 
 
-def paths_of(model, *layers):
-    """Patterns for the paths of all variables in layers of some classes.
+def paths_of(model: keras.Model, *layers: type | str) -> list[str]:
+    """Returns patterns for the paths of all variables in some layers.
 
-    A variable does not know its layer, and the path of a layer that was given
-    a name does not tell its class; the model knows both. The patterns have
-    the names of the layers, without the numbers that Keras appends to them
-    wherever that is clear. So those of layers that were given no name fit any
-    other model, too: `paths_of(model, "Conv2D")` is
-    `["conv2d/bias", "conv2d/kernel"]` then.
+    Layers are selected by their class, which the path of a variable does not
+    tell if the layer was given a name. The patterns hold the names of the
+    layers, without the numbers that Keras appends to them unless two layers
+    would become indistinguishable. The patterns of layers without a name of
+    their own therefore fit other models, too: `paths_of(model, "Conv2D")`
+    is `["conv2d/bias", "conv2d/kernel"]`.
 
     Args:
         model: A built `keras.Model`.
-        *layers: Classes of layers, or their names. Subclasses count, and so
-            do the layers that are part of these.
+        *layers: Classes of layers, or their names. Subclasses are included,
+            and so are the layers inside them.
 
     Returns:
         List of strings, for the argument `paths` of `Grouped`.
@@ -34,17 +38,24 @@ def paths_of(model, *layers):
 
     Example:
 
+    >>> layers = [
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(4, 3, name="first"),
+    ...     keras.layers.Flatten(),
+    ...     keras.layers.Dense(10),
+    ... ]
+    >>> paths = keras_l2l.rules.paths_of(keras.Sequential(layers), "Conv2D")
+    >>> paths
+    ['first/bias', 'first/kernel']
     >>> rule = keras_l2l.rules.Grouped(
     ...     {
     ...         "convolutions": keras_l2l.rules.CoordinatewiseLSTM(),
     ...         "others": keras_l2l.rules.CoordinatewiseLSTM(),
     ...     },
-    ...     paths={
-    ...         "convolutions": keras_l2l.rules.paths_of(model, "Conv2D")
-    ...     },
+    ...     paths={"convolutions": paths},
     ... )
     """
-    known = list(model._flatten_layers())
+    known = layers_of(model)
     found = [
         (layer.name, variable.path)
         for layer in known
@@ -61,6 +72,37 @@ def paths_of(model, *layers):
     others = {v.path for v in model.trainable_variables}
     others -= {path for _, path in found}
     return sorted({_pattern(name, path, others) for name, path in found})
+
+
+def layers_of(model):
+    """Returns a model and all layers in it, at any depth.
+
+    A model lists its layers; those inside another layer, such as a wrapper,
+    are its attributes, or in lists, tuples, sets and dicts there. Keras finds
+    variables in these places, and in no others.
+
+    Args:
+        model: A `keras.Model`, or another layer.
+
+    Returns:
+        List of layers, each once, beginning with `model`.
+    """
+    found, seen, pending = [], set(), [model]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, keras.layers.Layer | _CONTAINERS):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+        if isinstance(value, keras.layers.Layer):
+            found.append(value)
+            is_model = isinstance(value, keras.Model)
+            pending.extend(value.layers if is_model else vars(value).values())
+        elif isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, _CONTAINERS):
+            pending.extend(value)
+    return found
 
 
 def fits(pattern, path):
@@ -80,7 +122,7 @@ def fits(pattern, path):
 
 
 def without_numbers(path):
-    """A path without the numbers that Keras appends to names.
+    """Removes the numbers that Keras appends to the names in a path.
 
     Args:
         path: String.
@@ -92,13 +134,13 @@ def without_numbers(path):
 
 
 def are_of_one_model(paths, others):
-    """Whether paths may differ only because a model was saved and loaded.
+    """Whether two lists of paths may belong to one model, saved and loaded.
 
-    Keras then leaves out the names of layers around a layer, and numbers
-    those anew that it has numbered.
+    Loading drops the names of the layers around a layer and gives numbered
+    layers new numbers.
 
     Args:
-        paths: List of strings, or `None`, which are of no model.
+        paths: List of strings, or `None`, which belongs to no model.
         others: List of strings.
 
     Returns:
@@ -112,13 +154,19 @@ def are_of_one_model(paths, others):
 
 
 class Selection:
-    """The group of each parameter.
+    """Assigns each parameter to one group.
 
-    A plain object, as Keras wraps the containers that it sees in attributes.
+    A plain object, since Keras would wrap the containers of a layer.
 
     Args:
-        groups: The names of all groups.
-        ranks: As of `Grouped`, and so are `shapes`, `sizes` and `paths`.
+        groups: Set of strings, the names of all groups.
+        ranks: As for `Grouped`.
+        shapes: As for `Grouped`.
+        sizes: As for `Grouped`.
+        paths: As for `Grouped`.
+
+    Raises:
+        ValueError: If the criteria do not name all groups but one.
     """
 
     def __init__(self, groups, ranks, shapes, sizes, paths):
@@ -150,7 +198,7 @@ class Selection:
         return bool(self._criteria["paths"])
 
     def group_of(self, shape, path):
-        """The name of the group of a parameter.
+        """Returns the name of the group of a parameter.
 
         Args:
             shape: Tuple of integers; `None` where it is not known.
@@ -158,6 +206,10 @@ class Selection:
 
         Returns:
             A string.
+
+        Raises:
+            ValueError: If the parameter fits more than one group, or if its
+                path is needed and not known.
         """
         names = [
             name
@@ -174,7 +226,7 @@ class Selection:
         return names[0] if names else self._rest
 
     def get_config(self):
-        """Dict of those arguments that are not empty, as plain data."""
+        """Returns a dict of the arguments that are not empty, as plain data."""
         return {kind: lists for kind, lists in self._criteria.items() if lists}
 
     def _is_in(self, name, shape, path):
@@ -207,7 +259,7 @@ def _is_of(layer, wanted):
 
 
 def _pattern(name, path, others):
-    """What fits this path, from the name of the layer on, and no others."""
+    """A pattern that fits this path and no others, without outer layers."""
     names = path.split("/")
     if name in names:
         start = len(names) - 1 - names[::-1].index(name)
@@ -239,7 +291,7 @@ def _is_within(shape, low, high):
 
 
 def _as_lists(argument, criteria, is_item, expected):
-    """Dict from names to lists of items, of which one may stand alone."""
+    """Checks criteria of groups, and puts single items into lists."""
     lists = {}
     for name, value in (criteria or {}).items():
         items = [value] if is_item(value) else value
