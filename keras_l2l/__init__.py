@@ -8,7 +8,7 @@ model.compile(optimizer=keras_l2l.L2LOptimizer(), loss=...)
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_l2l import presets, rules
 from keras_l2l.optimizers import L2LOptimizer
@@ -30,8 +30,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name):
-    """Imports what only meta-training needs at its first use."""
+def __getattr__(name: str) -> Any:
+    """Imports names that only meta-training needs at their first use."""
     if name == "MetaTrainer":
         return importlib.import_module("keras_l2l.meta_training").MetaTrainer
     if name == "tasks":
@@ -39,5 +39,5 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*globals(), "MetaTrainer", "tasks"]

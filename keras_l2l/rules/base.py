@@ -2,7 +2,9 @@
 
 import abc
 import math
-from typing import Any, NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 from keras import ops
@@ -10,14 +12,17 @@ from keras import ops
 from keras_l2l.rules import preprocessing
 from keras_l2l.serialization.saved_model import export_rule
 
+# A tensor of Keras's backend, a variable, or an array that becomes one.
+Tensor: TypeAlias = Any
+
 
 class RuleState(NamedTuple):
-    """What a rule carries from one step to the next: its hidden state.
+    """The hidden state of a rule: what it carries from step to step.
 
     Attributes:
-        local: A list with, for each parameter, a structure of tensors that
-            belong to it (moments, LSTM states).
-        shared: A structure of tensors that belong to all parameters (a step
+        local: List with a structure of tensors for each parameter, which
+            belong to it alone (moments, LSTM states).
+        shared: Structure of tensors that belong to all parameters (a step
             count, an external memory).
     """
 
@@ -29,9 +34,9 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     """Base class of all update rules.
 
     A rule is a pure function from gradients, parameters and hidden state to
-    updates and the next hidden state, over *lists* of tensors, as it may
-    share something between parameters. Its weights are the meta-parameters.
-    The update is **added** to the parameter:
+    updates and the next hidden state. It takes *lists* of tensors, since
+    parameters may share a part of the state. The weights of a rule are its
+    meta-parameters. The update is **added** to the parameter:
 
     ```python
     state = rule.initial_state(parameters)
@@ -49,9 +54,26 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         dtype: `"float32"` or `"float64"`. The dtype of the meta-parameters,
             of the hidden state and of the computation, whatever the dtype of
             the parameters. Defaults to `"float32"`.
+        trainable: Boolean. Whether meta-training changes the meta-parameters.
+            Defaults to `True`.
+
+    Example:
+
+    >>> rule = keras_l2l.rules.Adam(0.1)
+    >>> parameters = [keras.ops.zeros((2,))]
+    >>> state = rule.initial_state(parameters)
+    >>> updates, state = rule([np.array([3.0, -5.0])], parameters, state)
+    >>> print(np.round(updates[0], 3))
+    [-0.1  0.1]
     """
 
-    def __init__(self, *, name=None, dtype="float32", trainable=True):
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
+    ):
         super().__init__(
             name=name, dtype=dtype, trainable=trainable, autocast=False
         )
@@ -65,22 +87,22 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         self.built = True
 
     @property
-    def granularity(self):
+    def granularity(self) -> str:
         """The smallest part of a model whose update depends on it alone.
 
-        `"coordinate"`, `"tensor"` or `"model"`. If it is the coordinate, the
-        update of parameters that were cut or concatenated is the update, cut
-        or concatenated.
+        `"coordinate"`, `"tensor"` or `"model"`. A rule with the granularity
+        of a coordinate may be called on any pieces of its parameters: the
+        updates are those of the whole parameters, in the same pieces.
         """
         return "model"
 
     @abc.abstractmethod
-    def initial_state(self, parameters):
-        """The hidden state before the first step.
+    def initial_state(self, parameters: Sequence[Tensor]) -> RuleState:
+        """Returns the hidden state before the first step.
 
         It depends on shapes and dtypes alone: while `fit()` builds a model,
-        its variables have no values yet. What depends on values is taken at
-        the first step.
+        its variables have no values yet. A rule that needs initial values
+        reads them at the first step.
 
         Args:
             parameters: List of tensors (or variables) of any shapes.
@@ -90,22 +112,27 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
 
     @property
-    def reads_paths(self):
+    def reads_paths(self) -> bool:
         """Whether `named_initial_state` depends on the paths."""
         return False
 
-    def named_initial_state(self, parameters, paths):
-        """The hidden state before the first step, of parameters with names.
+    def named_initial_state(
+        self,
+        parameters: Sequence[Tensor],
+        paths: Sequence[str | None] | None,
+    ) -> RuleState:
+        """Returns the initial hidden state of parameters with known paths.
 
-        For a rule that treats parameters by their place in the model.
-        Whatever it decides by that must be in the state: no later call has
-        the paths. Of the parameters it depends on shapes and dtypes alone.
+        For rules whose update depends on the place of a parameter in the
+        model. The decision must be kept in the state, because no later call
+        has the paths. As for `initial_state`, only shapes and dtypes of the
+        parameters may be used.
 
         Args:
             parameters: List of tensors (or variables) of any shapes.
-            paths: List of strings, one for each, as in `variable.path`:
-                `"dense/kernel"`, or `""` for a parameter that is not in a
-                model. `None` if they are not known.
+            paths: List of strings, one for each parameter, as in
+                `variable.path`: `"dense/kernel"`, or `""` for a parameter
+                that is not in a model. `None` if they are not known.
 
         Returns:
             A `RuleState`. Defaults to `initial_state(parameters)`.
@@ -113,12 +140,17 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         return self.initial_state(parameters)
 
     @abc.abstractmethod
-    def call(self, gradients, parameters, state):
-        """One step.
+    def call(
+        self,
+        gradients: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        state: RuleState,
+    ) -> tuple[list[Tensor], RuleState]:
+        """Computes one step.
 
         Args:
-            gradients: List of tensors, shaped as `parameters`. May hold
-                non-finite values; the updates may not.
+            gradients: List of tensors, shaped as `parameters`. They may hold
+                non-finite values; the updates never do.
             parameters: List of tensors.
             state: A `RuleState`, from `initial_state` or the last step.
 
@@ -128,10 +160,13 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             structure, shapes and dtypes of `state`.
         """
 
-    def evaluation_parameters(self, parameters, state):
-        """Where the loss of the model is to be taken.
+    def evaluation_parameters(
+        self, parameters: Sequence[Tensor], state: RuleState
+    ) -> list[Tensor]:
+        """Returns the parameters with which a model is to be evaluated.
 
-        Elsewhere than the gradients, for a rule that averages its iterates.
+        They differ from those with which it is trained for a rule that
+        averages its iterates.
 
         Args:
             parameters: List of tensors, after a step.
@@ -142,20 +177,29 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
         return list(parameters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "dtype": self.dtype_policy.name,
             "trainable": self.trainable,
         }
 
-    def copy(self):
-        """A new rule with the same configuration and meta-parameters."""
+    def copy(self) -> "UpdateRule":
+        """Returns a new rule with this configuration and meta-parameters.
+
+        Returns:
+            A rule of the same class.
+        """
         twin = type(self).from_config(self.get_config())
         twin.set_weights(self.get_weights())
         return twin
 
-    def export(self, path, *, metadata=None):
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Writes the rule as a SavedModel directory with a manifest.
 
         Args:
@@ -163,6 +207,13 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             metadata: Dict with any of `"description"` (string), `"recipe"`
                 (dict), `"seed"` (integer) and `"scores"` (dict).
                 Defaults to `None`.
+
+        Example:
+
+        >>> rule = keras_l2l.rules.Adam(0.02)
+        >>> rule.export("my_adam", metadata={"description": "Adam at 0.02."})
+        >>> keras_l2l.load_rule("my_adam").name == rule.name
+        True
         """
         export_rule(self, path, base_class=UpdateRule, metadata=metadata)
 
@@ -172,27 +223,56 @@ class CoordinatewiseRule(UpdateRule):
 
     The coordinates of all parameters are concatenated, so that a step is one
     call of `update_coordinates` however many parameters there are.
+
+    Args:
+        name: String. The name of the layer.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+        trainable: As for `UpdateRule`. Defaults to `True`.
+
+    Example:
+
+    >>> class SignDescent(keras_l2l.rules.CoordinatewiseRule):
+    ...     def initial_coordinate_state(self, count):
+    ...         return {}
+    ...
+    ...     def update_coordinates(self, gradient, parameter, state, shared):
+    ...         return -0.01 * keras.ops.sign(gradient), state, shared
+    >>> optimizer = keras_l2l.L2LOptimizer(SignDescent())
     """
 
     @property
-    def granularity(self):
+    def granularity(self) -> str:
         return "coordinate"
 
     @abc.abstractmethod
-    def initial_coordinate_state(self, count):
-        """Dict of tensors `[count, ...]`: the hidden state of the coordinates.
+    def initial_coordinate_state(self, count: Any) -> dict[str, Tensor]:
+        """Returns the hidden state of coordinates before the first step.
 
         Args:
-            count: Integer or scalar integer tensor.
+            count: Integer or scalar integer tensor: the number of
+                coordinates.
+
+        Returns:
+            Dict of tensors `[count, ...]`.
         """
 
-    def initial_shared_state(self):
-        """Dict of tensors that all coordinates share. Defaults to none."""
+    def initial_shared_state(self) -> dict[str, Tensor]:
+        """Returns the part of the state that all coordinates share.
+
+        Returns:
+            Dict of tensors. Defaults to an empty one.
+        """
         return {}
 
     @abc.abstractmethod
-    def update_coordinates(self, gradient, parameter, state, shared):
-        """One step on `[N]` coordinates.
+    def update_coordinates(
+        self,
+        gradient: Tensor,
+        parameter: Tensor,
+        state: dict[str, Tensor],
+        shared: dict[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Computes one step of `[N]` coordinates.
 
         Args:
             gradient: Tensor `[N]` of the rule's dtype, finite.
@@ -204,7 +284,7 @@ class CoordinatewiseRule(UpdateRule):
             Tuple `(update, state, shared)`, shaped as the arguments.
         """
 
-    def initial_state(self, parameters):
+    def initial_state(self, parameters: Sequence[Tensor]) -> RuleState:
         return RuleState(
             local=[
                 self.initial_coordinate_state(_size(parameter))
@@ -213,7 +293,12 @@ class CoordinatewiseRule(UpdateRule):
             shared=self.initial_shared_state(),
         )
 
-    def call(self, gradients, parameters, state):
+    def call(
+        self,
+        gradients: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        state: RuleState,
+    ) -> tuple[list[Tensor], RuleState]:
         dtype = self.compute_dtype
         gradient = preprocessing.finite(_concatenate(gradients, dtype))
         parameter = _concatenate(parameters, dtype)
@@ -237,7 +322,7 @@ class CoordinatewiseRule(UpdateRule):
 
 
 def _size(tensor):
-    """Number of coordinates: an integer where the shape is known."""
+    """The number of coordinates: an integer where the shape is known."""
     shape = ops.shape(tensor)
     if all(isinstance(size, int) for size in shape):
         return math.prod(shape)
@@ -245,18 +330,19 @@ def _size(tensor):
 
 
 def _concatenate(tensors, dtype):
-    """List of tensors of any shapes and dtypes → `[N]` of one dtype."""
+    """Concatenates tensors of any shapes and dtypes to `[N]` of one dtype."""
     return _join(
         [ops.cast(ops.reshape(tensor, (-1,)), dtype) for tensor in tensors]
     )
 
 
 def _join(tensors):
+    """Concatenates `[n_i, ...]` to `[N, ...]`."""
     return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)
 
 
 def _cut(tensor, sizes):
-    """`[N, ...]` → a list of `[n_i, ...]`."""
+    """Splits `[N, ...]` into a list of `[n_i, ...]`."""
     if len(sizes) == 1:
         return [tensor]
     ends = [sum(sizes[:i]) for i in range(1, len(sizes))]

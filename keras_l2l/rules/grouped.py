@@ -1,9 +1,12 @@
 """One rule for each group of parameters."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_l2l.rules.base import RuleState, UpdateRule
+from keras_l2l.rules.base import RuleState, Tensor, UpdateRule
 from keras_l2l.rules.parameter_groups import Selection
 
 
@@ -11,23 +14,24 @@ from keras_l2l.rules.parameter_groups import Selection
 class Grouped(UpdateRule):
     """A rule for each group of parameters.
 
-    As in the paper, one rule for the kernels of convolutions and another for
-    everything else. They are trained, saved and used as one rule. Whatever a
-    rule shares between parameters (averages, a memory), it shares within its
+    The paper uses one rule for the kernels of convolutions and another for
+    everything else. The rules are trained, saved and used as one rule. What a
+    rule shares between parameters (averages, a memory) is shared within its
     group.
 
     A group is selected by the rank, the shape or the size of its tensors, or
-    by their paths, as in `variable.path`: `"conv2d_1/kernel"`. A group that
-    several of these arguments name has what fits all of them, and of several
-    values in one argument any. No parameter may be in two groups; the one
-    group that no argument names has all that are in none. What is selected
-    by the type of a layer is selected by path, see `rules.paths_of`.
+    by their paths, as in `variable.path`: `"conv2d_1/kernel"`. A parameter
+    belongs to a group if it fits every argument that names the group, and in
+    an argument at least one of the group's values. No parameter may belong to
+    two groups. Exactly one group is named by no argument: it gets the
+    parameters that fit no other. To select by the class of a layer, use the
+    paths from `rules.paths_of`.
 
-    Groups are decided when the hidden state is made and are part of it: so
-    they stay as they are while an optimizee trains and when it is saved.
-    Tensors alone have no path. `L2LOptimizer` and `KerasTask` know them; else
-    call `named_initial_state`. The exported graph is that of a vector without
-    a path and of unknown size.
+    The groups are decided when the hidden state is created, and are a part of
+    it, so that they stay the same while an optimizee trains and when it is
+    saved. `L2LOptimizer` and `KerasTask` know the paths of parameters; for
+    other tensors call `named_initial_state`. The exported graph takes a
+    vector without a path and of unknown size.
 
     Args:
         rules: Dict from the names of the groups to their `UpdateRule`s, all
@@ -42,18 +46,21 @@ class Grouped(UpdateRule):
             coordinates that their tensors have, a pair or a sequence of
             pairs, in which `None` is no bound: `(10_000, None)`.
             Defaults to `None`.
-        paths: Dict from names of groups to a pattern of the paths of their
-            tensors, or a sequence of patterns, in which `*`, `?` and `[…]`
-            have the meaning that they have in the names of files, except
-            that `*` goes beyond `/`. A pattern is that of a whole path or of
-            the last names in it: `"bias"`, `"conv2d/kernel"`, `"encoder/*"`.
-            The numbers that Keras appends to names differ from model to
-            model; a pattern may be without any: `"conv2d/kernel"` fits
-            `"sequential/conv2d_1/kernel"`. Defaults to `None`.
+        paths: Dict from names of groups to a glob pattern for the paths of
+            their tensors, or a sequence of patterns. `*` matches `/`, too. A
+            pattern stands for a whole path or for the last names in it:
+            `"bias"`, `"conv2d/kernel"`, `"encoder/*"`. Names may leave out
+            the number that Keras appends, which differs from model to model:
+            `"conv2d/kernel"` fits `"sequential/conv2d_1/kernel"`.
+            Defaults to `None`.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to that of the rules.
+        dtype: As for `UpdateRule`. Defaults to that of the rules.
 
-    Examples:
+    Raises:
+        ValueError: If the rules, or the criteria of the groups, are not as
+            described; by `initial_state`, if a parameter fits two groups.
+
+    Example:
 
     >>> rule = keras_l2l.rules.Grouped(
     ...     {
@@ -62,17 +69,19 @@ class Grouped(UpdateRule):
     ...     },
     ...     ranks={"convolutions": 4},
     ... )
+    >>> rule.groups_of(model.trainable_variables)
+    ['convolutions', 'others', 'others', 'others']
 
-    A trained one, for a model whose layers have other names:
+    The same rules, for a model whose layers have other names:
 
     >>> rule = keras_l2l.rules.Grouped(
-    ...     keras_l2l.load_rule("my_rule").rules,
+    ...     rule.rules,
     ...     paths={
     ...         "convolutions": keras_l2l.rules.paths_of(model, "Conv2D")
     ...     },
     ... )
     >>> rule.groups_of(model.trainable_variables)
-    ["convolutions", "convolutions", "others", "others"]
+    ['convolutions', 'convolutions', 'others', 'others']
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -81,12 +90,12 @@ class Grouped(UpdateRule):
 
     def __init__(
         self,
-        rules,
-        ranks=None,
-        shapes=None,
-        sizes=None,
-        paths=None,
-        **kwargs,
+        rules: Mapping[str, UpdateRule],
+        ranks: Mapping[str, Any] | None = None,
+        shapes: Mapping[str, Any] | None = None,
+        sizes: Mapping[str, Any] | None = None,
+        paths: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ):
         _check_rules(rules)
         dtypes = {rule.compute_dtype for rule in rules.values()}
@@ -101,27 +110,35 @@ class Grouped(UpdateRule):
         self.rules = rules
 
     @property
-    def granularity(self):
+    def granularity(self) -> str:
         # Never coordinates: in one vector, tensors would lose their groups.
         kinds = {rule.granularity for rule in self.rules.values()}
         return "model" if "model" in kinds else "tensor"
 
     @property
-    def reads_paths(self):
+    def reads_paths(self) -> bool:
         return self._selection.reads_paths or any(
             rule.reads_paths for rule in self.rules.values()
         )
 
-    def groups_of(self, parameters, paths=None):
-        """The group of each parameter.
+    def groups_of(
+        self,
+        parameters: Sequence[Tensor],
+        paths: Sequence[str | None] | None = None,
+    ) -> list[str]:
+        """Returns the group of each parameter.
 
         Args:
             parameters: List of tensors or variables.
             paths: List of strings, see `named_initial_state`. Defaults to
-                `None`: those of the variables that have one.
+                `None`: the paths of the variables.
 
         Returns:
             List of strings, names of groups.
+
+        Raises:
+            ValueError: If a parameter fits two groups, or if its path is
+                needed and not known.
         """
         return [
             self._selection.group_of(tuple(parameter.shape), path)
@@ -134,8 +151,9 @@ class Grouped(UpdateRule):
         return self.named_initial_state(parameters, None)
 
     def named_initial_state(self, parameters, paths):
-        # The key of a parameter's state is its group, for all steps to come.
-        local, shared = [None] * len(parameters), {}
+        # The key of a parameter's state is its group, at all later steps.
+        local: list[Any] = [None] * len(parameters)
+        shared: dict[str, Any] = {}
         paths = _paths(parameters, paths)
         groups = _indices(self.groups_of(parameters, paths))
         for name, rule in self.rules.items():
@@ -146,7 +164,7 @@ class Grouped(UpdateRule):
                     [paths[i] for i in indices],
                 )
                 if indices
-                else _any_state(rule)
+                else _dummy_state(rule)
             )
             shared[name] = state.shared
             for i, value in zip(indices, state.local):
@@ -154,12 +172,13 @@ class Grouped(UpdateRule):
         return RuleState(local, shared)
 
     def call(self, gradients, parameters, state):
-        updates, local = [None] * len(parameters), [None] * len(parameters)
-        shared = {}
+        updates: list[Any] = [None] * len(parameters)
+        local: list[Any] = [None] * len(parameters)
+        shared: dict[str, Any] = {}
         parts = _parts(state)
         for name, rule in self.rules.items():
             if name not in parts:
-                shared[name] = _moved_on(rule, state.shared[name])
+                shared[name] = _advance_shared_state(rule, state.shared[name])
                 continue
             indices, part = parts[name]
             received, next_state = rule(
@@ -202,7 +221,7 @@ class Grouped(UpdateRule):
 
 
 def _paths(parameters, paths):
-    """The paths of parameters; of tensors `None`, unless they are given."""
+    """The given paths, or those of the variables; `None` for a tensor."""
     if paths is not None:
         return paths
     return [getattr(parameter, "path", None) for parameter in parameters]
@@ -230,26 +249,26 @@ def _parts(state):
     }
 
 
-def _moved_on(rule, shared):
-    """What the parameters of a rule share, after a step on none of them.
+def _advance_shared_state(rule, shared):
+    """A rule's shared state, advanced by a step without parameters.
 
-    Parameters that are independent may come one by one, but a step count that
-    they share goes on with whichever comes.
+    Independent parameters may be updated in separate calls. A step count that
+    they share then advances in the call of any of them.
     """
     if rule.granularity == "model":
         return shared
-    tensor = _any_tensor(rule)
-    state = RuleState(_any_state(rule).local, shared)
-    _, state = rule(tensor, tensor, state)
+    tensors = _dummy_tensors(rule)
+    state = RuleState(_dummy_state(rule).local, shared)
+    _, state = rule(tensors, tensors, state)
     return state.shared
 
 
-def _any_tensor(rule):
+def _dummy_tensors(rule):
     return [ops.zeros((1,), rule.compute_dtype)]
 
 
-def _any_state(rule):
-    return rule.named_initial_state(_any_tensor(rule), [""])
+def _dummy_state(rule):
+    return rule.named_initial_state(_dummy_tensors(rule), [""])
 
 
 def _check_rules(rules):

@@ -1,6 +1,7 @@
-"""Hand-designed rules that `keras.optimizers` has, too: baselines, oracles."""
+"""Hand-designed rules that equal an optimizer of Keras, step for step."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,7 +12,7 @@ from keras_l2l.rules.learning_rate import LearningRateRule
 
 
 class _HandDesigned(LearningRateRule, CoordinatewiseRule):
-    """A rule for coordinates whose only meta-parameter is its rate."""
+    """Base class of coordinatewise rules with a learning rate to learn."""
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -22,10 +23,17 @@ class SGD(_HandDesigned):
         learning_rate: Float > 0. The initial value of the one meta-parameter.
             Defaults to `0.01`.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> optimizer = keras_l2l.L2LOptimizer(keras_l2l.rules.SGD(0.1))
     """
 
-    def __init__(self, learning_rate=0.01, **kwargs):
+    def __init__(self, learning_rate: float = 0.01, **kwargs: Any):
         super().__init__(learning_rate, **kwargs)
 
     def initial_coordinate_state(self, count):
@@ -37,20 +45,32 @@ class SGD(_HandDesigned):
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
 class Momentum(_HandDesigned):
-    """Gradient descent with (Nesterov) momentum, as `keras.optimizers.SGD`.
+    """Gradient descent with momentum, equal to `keras.optimizers.SGD`.
 
     Args:
         learning_rate: Float > 0. The initial value of the one meta-parameter.
             Defaults to `0.01`.
-        momentum: Float in [0, 1). Defaults to `0.9`.
-        nesterov: Boolean. Nesterov's accelerated gradient (NAG).
+        momentum: Float in [0, 1). Decay of the velocity. Defaults to `0.9`.
+        nesterov: Boolean. Whether to use Nesterov momentum.
             Defaults to `False`.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> rule = keras_l2l.rules.Momentum(0.1, nesterov=True)
+    >>> optimizer = keras_l2l.L2LOptimizer(rule)
     """
 
     def __init__(
-        self, learning_rate=0.01, momentum=0.9, nesterov=False, **kwargs
+        self,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         checks.fractions(momentum=momentum)
@@ -84,10 +104,23 @@ class RMSprop(_HandDesigned):
         rho: Float in [0, 1). Decay of the second moment. Defaults to `0.9`.
         epsilon: Float, added to the second moment. Defaults to `1e-7`.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> optimizer = keras_l2l.L2LOptimizer(keras_l2l.rules.RMSprop(0.01))
     """
 
-    def __init__(self, learning_rate=0.001, rho=0.9, epsilon=1e-7, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        rho: float = 0.9,
+        epsilon: float = 1e-7,
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, **kwargs)
         checks.fractions(rho=rho)
         self.rho = float(rho)
@@ -113,33 +146,24 @@ class RMSprop(_HandDesigned):
         }
 
 
-@keras.saving.register_keras_serializable(package="keras_l2l")
-class Adam(_HandDesigned):
-    """Adam, equal to `keras.optimizers.Adam`.
+class _AdamRule(_HandDesigned):
+    """Base class of rules with the two moments of Adam.
 
     Args:
-        learning_rate: Float > 0. The initial value of the one meta-parameter.
-            Defaults to `0.001`.
+        learning_rate: Float > 0.
         beta_1: Float in [0, 1). Decay of the first moment.
-            Defaults to `0.9`.
         beta_2: Float in [0, 1). Decay of the second moment.
-            Defaults to `0.999`.
         epsilon: Float, added to the root of the second moment.
-            Defaults to `1e-7`.
-        name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
-
-    Reference:
-        [Kingma et al., 2014](https://arxiv.org/abs/1412.6980)
+        **kwargs: As for `UpdateRule`.
     """
 
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-7,
-        **kwargs,
+        learning_rate: float = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
@@ -154,26 +178,6 @@ class Adam(_HandDesigned):
     def initial_shared_state(self):
         return {"step": ops.zeros((), self.compute_dtype)}
 
-    def update_coordinates(self, gradient, parameter, state, shared):
-        step = shared["step"] + 1.0
-        # Both bias corrections in one scalar.
-        rate = (
-            self._rate(step)
-            * ops.sqrt(1.0 - self.beta_2**step)
-            / (1.0 - self.beta_1**step)
-        )
-        first = state["first_moment"]
-        first = first + (gradient - first) * (1.0 - self.beta_1)
-        second = state["second_moment"]
-        second = second + (ops.square(gradient) - second) * (1.0 - self.beta_2)
-        update = -rate * first / (ops.sqrt(second) + self.epsilon)
-        state = {"first_moment": first, "second_moment": second}
-        return update, state, {"step": step}
-
-    def _rate(self, step):
-        """The learning rate of a step, counted from 1."""
-        return self.learning_rate
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -182,9 +186,61 @@ class Adam(_HandDesigned):
             "epsilon": self.epsilon,
         }
 
+    def _next_moments(self, gradient, state):
+        """Updates the exponential averages of the gradient and its square."""
+        first, second = state["first_moment"], state["second_moment"]
+        square = ops.square(gradient)
+        return {
+            "first_moment": first + (gradient - first) * (1.0 - self.beta_1),
+            "second_moment": second + (square - second) * (1.0 - self.beta_2),
+        }
+
+    def _adam_update(self, rate, moments, step):
+        """The update of Adam at some learning rate, `[N]`."""
+        # Both bias corrections in one scalar.
+        rate = (
+            rate * ops.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        )
+        root = ops.sqrt(moments["second_moment"])
+        return -rate * moments["first_moment"] / (root + self.epsilon)
+
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
-class AdamW(Adam):
+class Adam(_AdamRule):
+    """Adam, equal to `keras.optimizers.Adam`.
+
+    Args:
+        learning_rate: Float > 0. The initial value of the one meta-parameter.
+            Defaults to `0.001`.
+        beta_1: Float in [0, 1). Decay of the first moment.
+            Defaults to `0.9`.
+        beta_2: Float in [0, 1). Decay of the second moment.
+            Defaults to `0.999`.
+        epsilon: Float, added to the root of the second moment.
+            Defaults to `1e-7`.
+        name: String. The name of the rule.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> optimizer = keras_l2l.L2LOptimizer(keras_l2l.rules.Adam(0.01))
+
+    Reference:
+        [Kingma et al., 2014](https://arxiv.org/abs/1412.6980)
+    """
+
+    def update_coordinates(self, gradient, parameter, state, shared):
+        step = shared["step"] + 1.0
+        moments = self._next_moments(gradient, state)
+        update = self._adam_update(self.learning_rate, moments, step)
+        return update, moments, {"step": step}
+
+
+@keras.saving.register_keras_serializable(package="keras_l2l")
+class AdamW(_AdamRule):
     """Adam with decoupled weight decay, equal to `keras.optimizers.AdamW`.
 
     With `decay_steps` the learning rate falls along a cosine to zero, as with
@@ -193,10 +249,19 @@ class AdamW(Adam):
     Args:
         learning_rate: Float > 0. The initial value of the one meta-parameter.
             Defaults to `0.001`.
-        weight_decay: Float >= 0. Defaults to `0.004`.
-        decay_steps: Integer. Length of the cosine. Defaults to `None`, a
-            constant learning rate.
+        weight_decay: Float >= 0. Multiplied by the learning rate.
+            Defaults to `0.004`.
+        decay_steps: Integer. Length of the cosine in steps. Defaults to
+            `None`, a constant learning rate.
         **kwargs: As for `Adam`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> rule = keras_l2l.rules.AdamW(0.01, decay_steps=1000)
+    >>> optimizer = keras_l2l.L2LOptimizer(rule)
 
     Reference:
         [Loshchilov et al., 2019](https://arxiv.org/abs/1711.05101)
@@ -204,10 +269,10 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        weight_decay=0.004,
-        decay_steps=None,
-        **kwargs,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.004,
+        decay_steps: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         if decay_steps is not None:
@@ -216,17 +281,12 @@ class AdamW(Adam):
         self.decay_steps = decay_steps
 
     def update_coordinates(self, gradient, parameter, state, shared):
-        update, state, shared = super().update_coordinates(
-            gradient, parameter, state, shared
-        )
-        rate = self._rate(shared["step"])
-        return update - rate * self.weight_decay * parameter, state, shared
-
-    def _rate(self, step):
-        if self.decay_steps is None:
-            return self.learning_rate
-        done = ops.minimum((step - 1.0) / self.decay_steps, 1.0)
-        return self.learning_rate * 0.5 * (1.0 + ops.cos(math.pi * done))
+        step = shared["step"] + 1.0
+        moments = self._next_moments(gradient, state)
+        rate = self._rate(step)
+        update = self._adam_update(rate, moments, step)
+        update -= rate * self.weight_decay * parameter
+        return update, moments, {"step": step}
 
     def get_config(self):
         return {
@@ -235,15 +295,33 @@ class AdamW(Adam):
             "decay_steps": self.decay_steps,
         }
 
+    def _rate(self, step):
+        """The learning rate of a step, counted from 1."""
+        if self.decay_steps is None:
+            return self.learning_rate
+        done = ops.minimum((step - 1.0) / self.decay_steps, 1.0)
+        return self.learning_rate * 0.5 * (1.0 + ops.cos(math.pi * done))
+
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
-class Nadam(Adam):
+class Nadam(_AdamRule):
     """Adam with Nesterov momentum, equal to `keras.optimizers.Nadam`.
 
     Args:
         learning_rate: Float > 0. The initial value of the one meta-parameter.
             Defaults to `0.001`.
-        **kwargs: As for `Adam`.
+        beta_1: As for `Adam`.
+        beta_2: As for `Adam`.
+        epsilon: As for `Adam`.
+        name: String. The name of the rule.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> optimizer = keras_l2l.L2LOptimizer(keras_l2l.rules.Nadam(0.01))
 
     Reference:
         [Dozat, 2015](http://cs229.stanford.edu/proj2015/054_report.pdf)
@@ -262,13 +340,9 @@ class Nadam(Adam):
             self.beta_1 * (1.0 - 0.5 * 0.96**t) for t in (step, step + 1.0)
         )
         product = shared["product"] * now
-        first = state["first_moment"]
-        first = first + (gradient - first) * (1.0 - self.beta_1)
-        second = state["second_moment"]
-        second = second + (ops.square(gradient) - second) * (1.0 - self.beta_2)
-        direction = later * first / (1.0 - product * later)
+        moments = self._next_moments(gradient, state)
+        direction = later * moments["first_moment"] / (1.0 - product * later)
         direction += (1.0 - now) * gradient / (1.0 - product)
-        root = ops.sqrt(second / (1.0 - self.beta_2**step))
+        root = ops.sqrt(moments["second_moment"] / (1.0 - self.beta_2**step))
         update = -self.learning_rate * direction / (root + self.epsilon)
-        state = {"first_moment": first, "second_moment": second}
-        return update, state, {"step": step, "product": product}
+        return update, moments, {"step": step, "product": product}

@@ -1,4 +1,4 @@
-"""Base of the rules whose only meta-parameter is a learning rate."""
+"""The base class of rules whose only meta-parameter is a learning rate."""
 
 from keras import ops
 
@@ -9,7 +9,8 @@ from keras_l2l.rules.base import UpdateRule
 class LearningRateRule(UpdateRule):
     """Base class of rules whose only meta-parameter is their learning rate.
 
-    So it can be swept without a retrace, and learned.
+    As a weight, the learning rate can be swept without a retrace, and
+    learned.
 
     Args:
         learning_rate: Float > 0. Its initial value.
@@ -21,7 +22,7 @@ class LearningRateRule(UpdateRule):
         checks.positive_numbers(learning_rate=learning_rate)
         self.learning_rate = self.add_weight(
             shape=(),
-            # Keras's `Constant` rounds to float32 on the way to float64.
+            # Keras's `Constant` rounds to float32 before it casts to float64.
             initializer=lambda _, dtype: ops.convert_to_tensor(
                 learning_rate, dtype
             ),

@@ -1,5 +1,7 @@
 """The coordinatewise LSTM of 2016."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -12,10 +14,11 @@ PREPROCESSING = ("log_and_sign", "raw")
 
 
 class LSTMRule(CoordinatewiseRule):
-    """Base class of rules whose network is LSTM layers on every coordinate.
+    """Base class of rules that apply an LSTM network to every coordinate.
 
     Args:
-        extra_inputs: Integer. Inputs of the network beside the gradient.
+        extra_inputs: Integer. Inputs of the network in addition to the
+            preprocessed gradient.
         outputs: Integer. Outputs of the network.
         **kwargs: As for `CoordinatewiseLSTM`.
     """
@@ -39,23 +42,7 @@ class LSTMRule(CoordinatewiseRule):
         super().__init__(**kwargs)
         checks.positive_integers(units=units, layers=layers)
         checks.positive_numbers(output_scale=output_scale, p=p)
-        if preprocessing not in PREPROCESSING:
-            raise ValueError(
-                f"Argument `preprocessing` must be one of {PREPROCESSING}. "
-                f"Received: preprocessing={preprocessing!r}"
-            )
-        if not derivative_smoothing >= 0.0:
-            raise ValueError(
-                "Argument `derivative_smoothing` must be zero or a positive "
-                f"number. Received: derivative_smoothing={derivative_smoothing}"
-            )
-        if not (
-            isinstance(averaging_cells, int) and 0 <= averaging_cells <= units
-        ):
-            raise ValueError(
-                "Argument `averaging_cells` must be an integer from 0 to "
-                f"`units`={units}. Received: averaging_cells={averaging_cells}"
-            )
+        _check(preprocessing, derivative_smoothing, averaging_cells, units)
         self.units = units
         self.layers = layers
         self.output_scale = float(output_scale)
@@ -66,26 +53,8 @@ class LSTMRule(CoordinatewiseRule):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
         self.seed = seed
-
         inputs = extra_inputs + (2 if preprocessing == "log_and_sign" else 1)
-        kernels, biases = [], []
-        for layer in range(layers):
-            kernels.append(
-                self.add_weight(
-                    shape=(inputs + units, 4 * units),
-                    initializer=self._seeded(self.kernel_initializer, layer),
-                    name=f"kernel_{layer}",
-                )
-            )
-            biases.append(
-                self.add_weight(
-                    shape=(4 * units,),
-                    initializer=forget_gate_open,
-                    name=f"bias_{layer}",
-                )
-            )
-            inputs = units
-        self._stack = LSTMStack(kernels, biases, averaging_cells)
+        self._stack = self._add_stack(inputs)
         self._output_kernel = self.add_weight(
             shape=(units, outputs),
             initializer=self._seeded(self.output_initializer, layers),
@@ -103,12 +72,13 @@ class LSTMRule(CoordinatewiseRule):
         return self._stack.initial_state(count)
 
     def run_network(self, gradient, state, *extra_inputs):
-        """One step of the network.
+        """Computes one step of the network.
 
         Args:
             gradient: Tensor `[N]`.
-            state: Dict of tensors, with those of `initial_coordinate_state`.
-            *extra_inputs: Tensors `[N, E]`, of `extra_inputs` columns in all.
+            state: Dict with the entries of `initial_coordinate_state`.
+            *extra_inputs: Tensors `[N, E]`, with `extra_inputs` columns in
+                all.
 
         Returns:
             Tuple `(outputs, state)`: tensor `[N, outputs]`, and the dict of
@@ -145,8 +115,29 @@ class LSTMRule(CoordinatewiseRule):
             "seed": self.seed,
         }
 
+    def _add_stack(self, inputs):
+        """Adds the weights of the LSTM layers, the first of `inputs`."""
+        kernels, biases = [], []
+        for layer in range(self.layers):
+            kernels.append(
+                self.add_weight(
+                    shape=(inputs + self.units, 4 * self.units),
+                    initializer=self._seeded(self.kernel_initializer, layer),
+                    name=f"kernel_{layer}",
+                )
+            )
+            biases.append(
+                self.add_weight(
+                    shape=(4 * self.units,),
+                    initializer=forget_gate_open,
+                    name=f"bias_{layer}",
+                )
+            )
+            inputs = self.units
+        return LSTMStack(kernels, biases, self.averaging_cells)
+
     def _seeded(self, initializer, index):
-        """The initializer with this rule's seed, unless it has its own."""
+        """Gives an initializer this rule's seed, unless it has its own."""
         if self.seed is None or not isinstance(
             initializer, keras.initializers.Initializer
         ):
@@ -158,18 +149,36 @@ class LSTMRule(CoordinatewiseRule):
         return type(initializer).from_config(config)
 
 
+def _check(preprocessing, derivative_smoothing, averaging_cells, units):
+    if preprocessing not in PREPROCESSING:
+        raise ValueError(
+            f"Argument `preprocessing` must be one of {PREPROCESSING}. "
+            f"Received: preprocessing={preprocessing!r}"
+        )
+    if not derivative_smoothing >= 0.0:
+        raise ValueError(
+            "Argument `derivative_smoothing` must be zero or a positive "
+            f"number. Received: derivative_smoothing={derivative_smoothing}"
+        )
+    if not (isinstance(averaging_cells, int) and 0 <= averaging_cells <= units):
+        raise ValueError(
+            "Argument `averaging_cells` must be an integer from 0 to "
+            f"`units`={units}. Received: averaging_cells={averaging_cells}"
+        )
+
+
 @keras.saving.register_keras_serializable(package="keras_l2l")
 class CoordinatewiseLSTM(LSTMRule):
-    """An LSTM that runs on every coordinate with its own hidden state.
+    """An LSTM that is applied to every coordinate with its own hidden state.
 
     Gradient → preprocessing → `layers` LSTM layers of `units` →
     `Linear(units → 1)` → times `output_scale` = update. All coordinates share
     the meta-parameters; each has its own hidden state, zero at the start.
 
-    With averaging cells the coordinates see something of each other: enough
-    to clip the gradient by its norm. They are then no longer independent, so
-    that the optimizer updates all variables at once and the meta-gradient is
-    not taken in blocks or over a share of the coordinates.
+    Averaging cells let the coordinates communicate: enough to clip the
+    gradient by its norm. The coordinates are then no longer independent, so
+    that the optimizer updates all variables at once, and the meta-gradient
+    is computed over all coordinates together.
 
     Args:
         units: Integer. Units of each LSTM layer. Defaults to `20`.
@@ -186,9 +195,9 @@ class CoordinatewiseLSTM(LSTMRule):
             derivative of the preprocessing, not its values, for gradients up
             to about this size. Without it, meta-gradients with second
             derivatives explode over long unrolls. Defaults to `0.0`.
-        averaging_cells: Integer in [0, units]. Global averaging cells: the
-            outgoing activations of so many units of each LSTM layer are
-            replaced by their mean over all coordinates of all parameters.
+        averaging_cells: Integer in [0, units]. The number of units of each
+            LSTM layer that are global averaging cells: their outputs are
+            replaced by the mean over all coordinates of all parameters.
             Defaults to `0`.
         kernel_initializer: Initializer of the kernels of the LSTM layers,
             each `[inputs + units, 4 * units]`.
@@ -198,7 +207,10 @@ class CoordinatewiseLSTM(LSTMRule):
         seed: Integer. Seeds both initializers where they have no seed of
             their own. Defaults to `None`, a new one each time.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
 
     Example:
 
@@ -212,7 +224,13 @@ class CoordinatewiseLSTM(LSTMRule):
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474)
     """
 
-    def __init__(self, units=20, layers=2, output_scale=0.1, **kwargs):
+    def __init__(
+        self,
+        units: int = 20,
+        layers: int = 2,
+        output_scale: float = 0.1,
+        **kwargs: Any,
+    ):
         super().__init__(
             extra_inputs=0,
             outputs=1,

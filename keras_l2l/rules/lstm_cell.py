@@ -1,4 +1,4 @@
-"""LSTM layers that run on every coordinate."""
+"""LSTM layers that are applied to every coordinate."""
 
 from keras import ops
 
@@ -6,12 +6,12 @@ from keras_l2l.execution import data_layout, residuals
 
 
 class LSTMStack:
-    """LSTM layers, each on the outgoing activations of the one before.
+    """A stack of LSTM layers that is applied to every coordinate.
 
     All coordinates share the weights; each has its own hidden state, zero at
-    the start. Of each layer, the outgoing activations of the averaging cells
-    are replaced by their mean over all coordinates, which goes to the next
-    layer and to the layer itself at the next step.
+    the start. The outputs of the averaging cells of a layer are replaced by
+    their mean over all coordinates. The mean is the input of the next layer,
+    and of the layer itself at the next step.
 
     Args:
         kernels: List of variables, one for each layer, the first
@@ -27,7 +27,7 @@ class LSTMStack:
         self.averaging_cells = averaging_cells
 
     def initial_state(self, count):
-        """The hidden state before the first step.
+        """Returns the hidden state before the first step.
 
         Args:
             count: Integer or scalar integer tensor, `N`.
@@ -44,15 +44,16 @@ class LSTMStack:
         }
 
     def __call__(self, inputs, state):
-        """One step of all layers.
+        """Computes one step of all layers.
 
         Args:
             inputs: Tensor `[N, I]`.
-            state: Dict with the entries of `initial_state`, and perhaps more.
+            state: Dict with the entries of `initial_state`. Others are
+                ignored.
 
         Returns:
-            Tuple `(outputs, state)`: the outgoing activations `[N, H]` of the
-            last layer, and the dict of the next hidden state.
+            Tuple `(outputs, state)`: the outputs `[N, H]` of the last layer,
+            and the dict of the next hidden state.
         """
         next_state = {}
         for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
@@ -69,7 +70,7 @@ class LSTMStack:
         return inputs, next_state
 
     def _average(self, hidden):
-        """`[N, H]`, the first columns replaced by their means."""
+        """Replaces the first columns of `[N, H]` by their means."""
         if not self.averaging_cells:
             return hidden
         shared = hidden[:, : self.averaging_cells]
@@ -84,10 +85,13 @@ class LSTMStack:
 
 
 def forget_gate_open(shape, dtype=None):
-    """Bias `[4 * units]` of the gates: 1 for the forget gate, else 0.
+    """Initializer of the bias of an LSTM layer: 1 for the forget gate, else 0.
+
+    An open forget gate keeps the cell at first, so that gradients reach
+    early steps.
 
     Args:
-        shape: Tuple of one integer.
+        shape: Tuple of one integer, `4 * units`.
         dtype: String. Defaults to `None`.
 
     Returns:
@@ -104,7 +108,7 @@ def forget_gate_open(shape, dtype=None):
 
 
 def lstm_cell(inputs, hidden, cell, kernel, bias):
-    """One step of an LSTM layer on every coordinate.
+    """Computes one step of an LSTM layer on every coordinate.
 
     Args:
         inputs: Tensor `[N, I]`.
@@ -130,21 +134,22 @@ def lstm_cell(inputs, hidden, cell, kernel, bias):
     return ops.transpose(hidden), ops.transpose(cell)
 
 
-def _make_cell(axis, product, product_back, product_of_both):
-    """The cell, whose VJP needs only the gates and `tanh(cell)`.
+def _make_cell(axis, product, input_vjp, weight_vjp):
+    """Makes a cell whose VJP needs only the gates and `tanh(cell)`.
 
-    Differentiating operation by operation would store four times as much.
+    Automatic differentiation would store four times as much.
 
     Args:
         axis: Integer, the axis of the units.
-        product: Function from the kernel and the joined inputs to gates.
-        product_back: Function from the kernel and cotangents of the gates to
-            those of the joined inputs.
-        product_of_both: Function from the joined inputs and cotangents of the
-            gates to those of the kernel and of the bias.
+        product: Function from the kernel, the joined inputs and the bias to
+            the gates before their nonlinearity.
+        input_vjp: Function from the kernel and cotangents of the gates to
+            cotangents of the joined inputs.
+        weight_vjp: Function from the joined inputs and cotangents of the
+            gates to cotangents of the kernel and of the bias.
 
     Returns:
-        Function with the arguments of `lstm_cell`, and its results.
+        Function with the arguments and results of `lstm_cell`.
     """
 
     @ops.custom_gradient
@@ -161,7 +166,7 @@ def _make_cell(axis, product, product_back, product_of_both):
         next_hidden = 0.5 * (output_gate + 1) * squashed
 
         def backward(*cotangents):
-            # TensorFlow hands over two tensors, JAX a tuple of them.
+            # TensorFlow passes two tensors, JAX a tuple of them.
             d_hidden, d_cell = (
                 cotangents if len(cotangents) == 2 else cotangents[0]
             )
@@ -178,13 +183,13 @@ def _make_cell(axis, product, product_back, product_of_both):
                 axis,
             )
             d_inputs, d_hidden = ops.split(
-                product_back(kernel, d_gates), [inputs.shape[axis]], axis=axis
+                input_vjp(kernel, d_gates), [inputs.shape[axis]], axis=axis
             )
             return (
                 d_inputs,
                 d_hidden,
                 0.5 * (forget + 1) * d_cell,
-                *product_of_both(joined, d_gates),
+                *weight_vjp(joined, d_gates),
             )
 
         return (next_hidden, next_cell), backward

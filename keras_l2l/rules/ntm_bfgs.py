@@ -1,28 +1,44 @@
 """NTM-BFGS: a coordinatewise LSTM with an external memory."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules.lstm import LSTMRule
 
-# A full memory of so many coordinates has 256 MB in float32.
+# The largest number of coordinates of a full memory: 256 MB in float32.
 MAX_FULL_SIZE = 8192
 
 
 class FullMemory:
-    """The memory `M`, `[n, n]`, which is the identity at first.
+    """The memory as a matrix `M`, `[n, n]`, which starts as the identity.
 
-    To read it is to multiply it by a vector, to write it to add an outer
-    product.
+    Reading multiplies `M` by a vector; writing adds an outer product to it.
     """
 
     def initial_local(self, count, dtype):
-        """Dict of what belongs to `count` of the coordinates: nothing."""
+        """Returns the part of the memory that belongs to coordinates: none.
+
+        Args:
+            count: Integer or scalar integer tensor, some of the coordinates.
+            dtype: String.
+
+        Returns:
+            Dict of tensors `[count, ...]`.
+        """
         return {}
 
     def initial_shared(self, count, dtype):
-        """Dict of what belongs to all `count` coordinates: `M` itself.
+        """Returns the part of the memory that all coordinates share: `M`.
+
+        Args:
+            count: Integer or scalar integer tensor, all coordinates.
+            dtype: String.
+
+        Returns:
+            Dict of tensors.
 
         Raises:
             ValueError: If `M` would be too large.
@@ -37,12 +53,12 @@ class FullMemory:
         return {"memory": ops.eye(count, dtype=dtype)}
 
     def read(self, local, shared, vectors):
-        """`M r` of each of some vectors.
+        """Returns `M r` for each of some vectors `r`.
 
         Args:
             local: Dict with the entries of `initial_local`.
             shared: Dict with those of `initial_shared`.
-            vectors: Tensor `[n, R]`.
+            vectors: Tensor `[n, R]`, with an `r` in each column.
 
         Returns:
             Tensor `[n, R]`.
@@ -61,7 +77,7 @@ class FullMemory:
         return ops.matmul(memory, vectors)
 
     def write(self, local, shared, left, right):
-        """`M + Σ a bᵀ`.
+        """Returns the memory after a write, `M + Σ a bᵀ`.
 
         Args:
             local: Dict with the entries of `initial_local`.
@@ -77,14 +93,15 @@ class FullMemory:
 
 
 class LowRankMemory:
-    """The same in `O(rank n)`: what was added is kept as pairs of vectors.
+    """The memory as the identity plus at most `rank` outer products.
 
-    `M r = r + Σ a (bᵀ r)`. Once there are more than `rank` pairs the oldest
-    are dropped, as in L-BFGS; until then it equals `FullMemory`, of which it
-    has the methods.
+    It stores the pairs of vectors, so that reading, `M r = r + Σ a (bᵀ r)`,
+    costs `O(rank n)`. When there are more than `rank` pairs the oldest are
+    dropped, as in L-BFGS; until then it equals `FullMemory`. The methods are
+    those of `FullMemory`.
 
     Args:
-        rank: Integer. Pairs to keep.
+        rank: Integer. The largest number of pairs.
     """
 
     def __init__(self, rank):
@@ -114,12 +131,12 @@ class NTMBFGS(LSTMRule):
     """An LSTM with averaging cells that reads and writes a shared memory.
 
     The memory `M` has a row and a column for each of the `n` coordinates of
-    all parameters, as BFGS's estimate of the inverse Hessian, and starts as
-    the identity. At each step, beside the update,
+    all parameters, like the estimate of the inverse Hessian in BFGS, and
+    starts as the identity. At each step the network emits, in addition to
+    the update:
 
-    - each read head emits a number for each coordinate, a vector `r`, and
-      `M r` is an input of the network at the next step;
-    - each write head emits two, vectors `a` and `b`, and `a bᵀ` is added.
+    - for each read head a vector `r`; `M r` is an input at the next step;
+    - for each write head two vectors `a` and `b`; `a bᵀ` is added to `M`.
 
     BFGS itself needs one read head and three write heads.
 
@@ -128,15 +145,19 @@ class NTMBFGS(LSTMRule):
         layers: Integer. Number of LSTM layers. Defaults to `2`.
         averaging_cells: Integer in [0, units], see `CoordinatewiseLSTM`.
             Defaults to `2`.
-        read_heads: Integer. Defaults to `1`.
-        write_heads: Integer. Defaults to `3`.
+        read_heads: Integer. Number of read heads. Defaults to `1`.
+        write_heads: Integer. Number of write heads. Defaults to `3`.
         memory: `"full"`, a matrix, for at most 8,192 coordinates, or
             `"low_rank"`, the last `rank` pairs `(a, b)`, as in L-BFGS.
             Defaults to `"full"`.
-        rank: Integer, of `"low_rank"`: not less than `write_heads`, which are
-            the pairs of one step. Defaults to `30`.
-        **kwargs: As for `CoordinatewiseLSTM`; the `output_initializer` is
-            that of a kernel `[units, 1 + read_heads + 2 * write_heads]`.
+        rank: Integer, of `"low_rank"`: not less than `write_heads`, the
+            number of pairs that a step adds. Defaults to `30`.
+        **kwargs: As for `CoordinatewiseLSTM`. The kernel of the linear output
+            layer is `[units, 1 + read_heads + 2 * write_heads]`.
+
+    Raises:
+        ValueError: If an argument is out of its range; by `initial_state`, if
+            a full memory would be too large.
 
     Example:
 
@@ -153,14 +174,14 @@ class NTMBFGS(LSTMRule):
 
     def __init__(
         self,
-        units=20,
-        layers=2,
-        averaging_cells=2,
-        read_heads=1,
-        write_heads=3,
-        memory="full",
-        rank=30,
-        **kwargs,
+        units: int = 20,
+        layers: int = 2,
+        averaging_cells: int = 2,
+        read_heads: int = 1,
+        write_heads: int = 3,
+        memory: str = "full",
+        rank: int = 30,
+        **kwargs: Any,
     ):
         checks.positive_integers(
             read_heads=read_heads, write_heads=write_heads, rank=rank

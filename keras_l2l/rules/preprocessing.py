@@ -1,4 +1,4 @@
-"""Gradients to network inputs. Pure functions in `keras.ops`."""
+"""Preprocessing of gradients to network inputs, in `keras.ops` alone."""
 
 import math
 
@@ -12,8 +12,8 @@ MAX_GRADIENT = 1e18
 def finite(gradient):
     """Replaces NaN by 0 and clips to ±1e18, infinities included.
 
-    One non-finite gradient coordinate would otherwise stay in the hidden
-    state of that coordinate for ever.
+    A non-finite gradient would make the hidden state of its coordinate
+    non-finite at that step and at every later one.
 
     Args:
         gradient: Float tensor of any shape, float32 or wider.
@@ -28,22 +28,29 @@ def finite(gradient):
 
 
 def log_and_sign(gradient, p=10.0, smoothing=0.0):
-    """Logarithm and sign of a gradient, the inputs of the 2016 LSTM.
+    """Returns logarithm and sign of a gradient, the inputs of the 2016 LSTM.
 
     `(log|g| / p, sign g)` where `|g| >= exp(-p)`, else `(-1, exp(p) g)`.
 
-    Both change by their whole range where a gradient crosses zero, and their
-    derivatives, up to `exp(p)`, explode when training is differentiated. With
-    `smoothing` the values are the same, and the derivatives those of
+    The derivatives of both reach `exp(p)` where a gradient crosses zero, and
+    explode when training is differentiated. `smoothing` leaves the values
+    unchanged and replaces the derivatives by those of
     `(log √(g² + smoothing²) / p, g / √(g² + smoothing²))`.
 
     Args:
         gradient: Float tensor of shape `[...]`, finite.
         p: Float > 0. Gradients smaller than `exp(-p)` enter linearly.
+            Defaults to `10.0`.
         smoothing: Float >= 0. Defaults to `0.0`, the exact derivatives.
 
     Returns:
         Tensor of shape `[..., 2]`.
+
+    Example:
+
+    >>> inputs = log_and_sign(np.array([1.0, -1.0, 0.0], "float32"))
+    >>> np.array(inputs).tolist()
+    [[0.0, 1.0], [0.0, -1.0], [-1.0, 0.0]]
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),

@@ -1,5 +1,7 @@
 """Prodigy: Adam that estimates its own step size."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -13,13 +15,13 @@ from keras_l2l.rules.learning_rate import LearningRateRule
 class Prodigy(LearningRateRule):
     """Adam with a step size that grows to the distance to the solution.
 
-    Equal to `optax.contrib.prodigy`. The distance is estimated from how far
-    the parameters have moved along the gradients, over all coordinates of all
-    parameters, and only ever grows. There is no learning rate to tune: `1.0`
-    is for all tasks.
+    Equal to `optax.contrib.prodigy`. The estimate of the distance uses how
+    far the parameters have moved along the gradients, summed over all
+    coordinates of all parameters, and never decreases. The learning rate
+    needs no tuning: the default `1.0` is meant for every task.
 
-    16 bytes of state a coordinate. Among them is the parameter where training
-    started, and the small difference to it counts: leave the `state_dtype` of
+    The state has 16 bytes a coordinate. It holds the initial parameter, whose
+    small difference to the parameter matters: leave the `state_dtype` of
     `L2LOptimizer` at float32.
 
     Args:
@@ -27,15 +29,22 @@ class Prodigy(LearningRateRule):
             which multiplies the estimated step size. Defaults to `1.0`.
         beta_1: Float in [0, 1). Decay of the first moment.
             Defaults to `0.9`.
-        beta_2: Float in [0, 1). Decay of the second moment; its root is that
-            of the estimate. Defaults to `0.999`.
+        beta_2: Float in [0, 1). Decay of the second moment. Its square root
+            is the decay of the sums in the estimate. Defaults to `0.999`.
         epsilon: Float, added to the root of the second moment, relative to
             the distance. Defaults to `1e-8`.
-        initial_distance: Float > 0. The estimate to begin with, which should
-            be too small. Defaults to `1e-6`.
+        initial_distance: Float > 0. The first estimate of the distance,
+            which should be too small. Defaults to `1e-6`.
         weight_decay: Float >= 0. Decoupled, as in AdamW. Defaults to `0.0`.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> optimizer = keras_l2l.L2LOptimizer(keras_l2l.rules.Prodigy())
 
     Reference:
         [Mishchenko and Defazio, 2023](https://arxiv.org/abs/2306.06101)
@@ -43,13 +52,13 @@ class Prodigy(LearningRateRule):
 
     def __init__(
         self,
-        learning_rate=1.0,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        initial_distance=1e-6,
-        weight_decay=0.0,
-        **kwargs,
+        learning_rate: float = 1.0,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        initial_distance: float = 1e-6,
+        weight_decay: float = 0.0,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
@@ -69,8 +78,8 @@ class Prodigy(LearningRateRule):
                 "first_moment": zeros,
                 "second_moment": zeros,
                 "gradient_sum": zeros,
-                # Taken at the first step: a rule that was exported begins
-                # without the parameters.
+                # Set at the first step: the initial state of an exported
+                # rule does not know the parameters.
                 "start": zeros,
                 "has_start": ops.zeros((), dtype),
             }
@@ -114,7 +123,7 @@ class Prodigy(LearningRateRule):
         weight = rate * distance / self.initial_distance
         progress = self._beta_3 * shared["progress"] + weight * moved
         size = sum(ops.sum(ops.abs(new["gradient_sum"])) for new in local)
-        # Without a gradient so far both are zero, and so is the estimate.
+        # Before the first non-zero gradient both are zero; so is the estimate.
         estimate = progress / ops.where(size > 0.0, size, 1.0)
         distance = ops.maximum(distance, estimate)
         updates = [
@@ -137,11 +146,11 @@ class Prodigy(LearningRateRule):
 
     @property
     def _beta_3(self):
-        """Decay of the estimate."""
+        """The decay of the sums in the estimate."""
         return self.beta_2**0.5
 
     def _next_moments(self, gradient, rate, old):
-        """The moments of a gradient that is in units of the distance."""
+        """Updates the moments by a gradient times the distance."""
         first, second = old["first_moment"], old["second_moment"]
         weight = rate / self.initial_distance
         return {
@@ -154,6 +163,7 @@ class Prodigy(LearningRateRule):
         }
 
     def _update(self, moments, value, rate, distance):
+        """The update of one parameter in the dtype of the rule."""
         root = ops.sqrt(moments["second_moment"]) + distance * self.epsilon
         direction = moments["first_moment"] / root + self.weight_decay * value
         return -rate * direction

@@ -1,5 +1,7 @@
 """RNNprop: an LSTM on Adam-like inputs, with a bounded update."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,13 +15,14 @@ _EPSILON = 1e-12
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
 class RNNprop(CoordinatewiseRule):
-    """A coordinatewise LSTM that sees gradients as Adam does.
+    """A coordinatewise LSTM on gradients that are normalised as in Adam.
 
-    With the first and the second moment of the gradient, m̂ and v̂, unbiased,
-    the inputs are m̂/√v̂ and g/√v̂, which do not depend on the gradient's
-    scale. A dense layer with ELU and the LSTM layers follow, and
-    `-output_scale * tanh(…)` bounds the update. So it trains on where the
-    LSTM of 2016 diverges: other activations, deeper networks, more steps.
+    With the unbiased first and second moment of the gradient, m̂ and v̂, the
+    inputs are m̂/√v̂ and g/√v̂, which do not depend on the scale of the
+    gradient. A dense layer with ELU and the LSTM layers follow, and
+    `-output_scale * tanh(…)` bounds the update. It thus generalises to cases
+    in which the LSTM of 2016 diverges: other activations, deeper networks,
+    more steps.
 
     Args:
         units: Integer. Units of the dense layer and of each LSTM layer.
@@ -27,10 +30,13 @@ class RNNprop(CoordinatewiseRule):
         layers: Integer. Number of LSTM layers. Defaults to `2`.
         output_scale: Float > 0. The largest update. Defaults to `0.1`.
         beta: Float in [0, 1). Decay of both moments. Defaults to `0.95`.
-        seed: Integer. Of the initial meta-parameters. Defaults to `None`, a
-            new one each time.
+        seed: Integer. Seeds the initial meta-parameters. Defaults to `None`,
+            a new seed each time.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
 
     Example:
 
@@ -46,12 +52,12 @@ class RNNprop(CoordinatewiseRule):
 
     def __init__(
         self,
-        units=20,
-        layers=2,
-        output_scale=0.1,
-        beta=0.95,
-        seed=None,
-        **kwargs,
+        units: int = 20,
+        layers: int = 2,
+        output_scale: float = 0.1,
+        beta: float = 0.95,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         checks.positive_integers(units=units, layers=layers)
@@ -119,10 +125,10 @@ class RNNprop(CoordinatewiseRule):
         output = ops.elu(
             ops.matmul(inputs, self._input_kernel) + self._input_bias
         )
-        output, of_stack = self._stack(output, state)
+        output, stack_state = self._stack(output, state)
         output = ops.matmul(output, self._output_kernel) + self._output_bias
         update = -self.output_scale * ops.tanh(ops.squeeze(output, -1))
-        state = {"first_moment": first, "second_moment": second, **of_stack}
+        state = {"first_moment": first, "second_moment": second, **stack_state}
         return update, state, {"step": step}
 
     def get_config(self):

@@ -1,5 +1,7 @@
 """Schedule-Free AdamW: an average of the iterates in place of a schedule."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -10,32 +12,42 @@ from keras_l2l.rules.learning_rate import LearningRateRule
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
 class ScheduleFreeAdamW(LearningRateRule, CoordinatewiseRule):
-    """AdamW whose averaged iterates need no decay of the learning rate.
+    """AdamW that averages its iterates instead of decaying the learning rate.
 
-    Equal to `optax.contrib.schedule_free_adamw`. Adam without momentum moves
-    a point z; x is the average of all z, weighted by the squared learning
-    rate, and gradients are taken at y between the two:
+    Equal to `optax.contrib.schedule_free_adamw`. There are three points. Adam
+    without momentum moves z; x is the average of all z, weighted by the
+    squared learning rate; gradients are computed at y between the two:
 
         y = (1 - β₁) z + β₁ x.
 
-    The parameters are y. The loss of a model is to be taken at x: see
-    `evaluation_parameters`. Only z - x is kept, and the second moment, so
-    that whatever else moves the parameters moves all three points.
+    The parameters are y. A model is evaluated at x, which
+    `evaluation_parameters` returns. The state holds z - x and the second
+    moment, so that another change of the parameters, such as a constraint,
+    moves all three points.
 
     Args:
         learning_rate: Float > 0. The initial value of the one meta-parameter.
             Defaults to `0.0025`.
-        warmup_steps: Integer. Over so many steps the learning rate rises
-            linearly from zero. Defaults to `None`, no warm-up.
-        beta_1: Float in [0, 1). Share of the average in the point of the
-            gradients. Defaults to `0.9`.
+        warmup_steps: Integer. Number of steps in which the learning rate
+            rises linearly from zero. Defaults to `None`, no warm-up.
+        beta_1: Float in [0, 1). The β₁ above, which takes the place of a
+            momentum. Defaults to `0.9`.
         beta_2: Float in [0, 1). Decay of the second moment.
             Defaults to `0.999`.
         epsilon: Float, added to the root of the second moment.
             Defaults to `1e-8`.
-        weight_decay: Float >= 0. Times the learning rate. Defaults to `0.0`.
+        weight_decay: Float >= 0. Multiplied by the learning rate.
+            Defaults to `0.0`.
         name: String. The name of the rule.
-        dtype: The dtype of the computation. Defaults to `"float32"`.
+        dtype: As for `UpdateRule`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> rule = keras_l2l.rules.ScheduleFreeAdamW(0.01, warmup_steps=100)
+    >>> optimizer = keras_l2l.L2LOptimizer(rule)
 
     Reference:
         [Defazio et al., 2024](https://arxiv.org/abs/2405.15682)
@@ -43,13 +55,13 @@ class ScheduleFreeAdamW(LearningRateRule, CoordinatewiseRule):
 
     def __init__(
         self,
-        learning_rate=0.0025,
-        warmup_steps=None,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.0,
-        **kwargs,
+        learning_rate: float = 0.0025,
+        warmup_steps: int | None = None,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         if warmup_steps is not None:
@@ -80,7 +92,7 @@ class ScheduleFreeAdamW(LearningRateRule, CoordinatewiseRule):
         weight = ops.square(largest)
         total = shared["total_weight"] + weight
         share = weight / ops.where(total > 0.0, total, 1.0)
-        # How far z gets from x, of which x then goes its share.
+        # z - x after the step of z; x then moves by its share of it.
         distance = state["lead"] - self._rate(step - 1.0) * direction
         lead = (1.0 - share) * distance  # [N], z - x
         update = share * distance + (1.0 - self.beta_1) * (lead - state["lead"])
@@ -91,11 +103,11 @@ class ScheduleFreeAdamW(LearningRateRule, CoordinatewiseRule):
         )
 
     def evaluation_parameters(self, parameters, state):
-        """The averages x, of which the parameters y are a little ahead.
+        """Returns the averages x, which belong to the parameters y.
 
         Args:
-            parameters: List of tensors.
-            state: A `RuleState`.
+            parameters: List of tensors, after a step.
+            state: The `RuleState` after that step.
 
         Returns:
             List of tensors, shaped as `parameters`.
@@ -120,7 +132,7 @@ class ScheduleFreeAdamW(LearningRateRule, CoordinatewiseRule):
         }
 
     def _rate(self, step):
-        """The learning rate after so many steps."""
+        """The learning rate after a number of steps."""
         if self.warmup_steps is None:
             return self.learning_rate
         return self.learning_rate * ops.minimum(step / self.warmup_steps, 1.0)

@@ -6,28 +6,44 @@ import tensorflow as tf
 from keras_l2l import checks
 from keras_l2l.tasks.base import Task
 
-# Of the Styblinski-Tang function, in each dimension.
+# The minimum of the Styblinski-Tang function, in each dimension.
 _STYBLINSKI_TANG_MINIMUM = -39.16616570377142
 
 
 class Analytic(Task):
-    """A test function of optimization, turned and moved in each episode.
+    """A test function of optimization, rotated and shifted in each episode.
 
     The loss is `f(D Q θ + b)` with a random rotation `Q`, a random `b`, and a
-    diagonal `D` that stretches the axes unequally; θ starts at N(0, 1). The
-    lowest value of each function is zero. There is no data.
+    diagonal `D` that scales the axes unequally; θ starts at N(0, 1). The
+    minimum of each function is zero. There is no data.
 
     Args:
         function: `"sphere"`, the mean of squares; `"rosenbrock"`, a bent
             valley; or `"styblinski-tang"`, with many local minima.
         dimensions: Integer, at least 2. Defaults to `10`.
-        condition: Float >= 1. The largest eigenvalue of D² over the
-            smallest: of the sphere, the condition number.
-            Defaults to `1.0`.
-        name: String. Defaults to one of the function and the dimensions.
+        condition: Float >= 1. The condition number of D², and so of the
+            Hessian of the sphere. Defaults to `1.0`.
+        name: String. Defaults to the function and the dimensions, such as
+            `"sphere-10"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.Analytic("rosenbrock", 4, condition=100.0)
+    >>> parameters, state = task.initial_parameters(seed=0)
+    >>> parameters[0].shape
+    TensorShape([4])
     """
 
-    def __init__(self, function, dimensions=10, condition=1.0, name=None):
+    def __init__(
+        self,
+        function: str,
+        dimensions: int = 10,
+        condition: float = 1.0,
+        name: str | None = None,
+    ):
         if function not in _FUNCTIONS:
             raise ValueError(
                 f"Argument `function` must be one of {tuple(_FUNCTIONS)}. "
@@ -69,7 +85,6 @@ class Analytic(Task):
         return _FUNCTIONS[self.function](point), model_state
 
     def test_loss(self, parameters, model_state):
-        """The function itself: without data, nothing can be held out."""
         return float(self.loss(parameters, model_state, ())[0])
 
 

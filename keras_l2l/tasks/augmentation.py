@@ -1,8 +1,8 @@
-"""Task augmentation: other tasks out of one, a new one each episode.
+"""Task augmentation: in each episode a random variant of a task.
 
-Each augmentation takes a task and is one, so they can be put into one another.
-What it draws for an episode stands first in the model state, and so travels
-with the optimizee.
+An augmentation takes a task and is a task, so that augmentations can be
+nested. The random numbers of an episode are the first entries of the model
+state, so that they stay with the optimizee.
 """
 
 import abc
@@ -15,14 +15,14 @@ from keras_l2l.tasks.base import Task
 
 
 class _Augmentation(Task):
-    """Base of the tasks that hold another one.
+    """Base class of the tasks that wrap another one.
 
     Args:
         task: A `Task`.
         suffix: String, added to the name of the task.
     """
 
-    def __init__(self, task, suffix):
+    def __init__(self, task: Task, suffix: str):
         if not isinstance(task, Task):
             raise TypeError(
                 "Argument `task` must be a `keras_l2l.tasks.Task`. "
@@ -36,21 +36,21 @@ class _Augmentation(Task):
         return self.task.parameter_paths
 
     def _generator(self, seed):
-        """What an episode draws from; in each augmentation another one."""
+        """The generator of an episode, different for nested augmentations."""
         return np.random.default_rng([seed, len(list(_inner_tasks(self)))])
 
 
 class _Rescaling(_Augmentation):
-    """Base of the augmentations that train w / c in place of w.
+    """Base class of the augmentations that train w / c instead of w.
 
-    The loss is that of the task at c w, so each episode is the same
-    optimization problem in other coordinates. The model state holds a
-    c for each parameter, which broadcasts to it.
+    The loss is the task's loss at c w: the same optimization problem in other
+    coordinates. The model state holds a c for each parameter, which
+    broadcasts to it.
     """
 
     @abc.abstractmethod
     def _scales(self, generator, parameters):
-        """The c of an episode: list of arrays, one for each parameter."""
+        """Draws the c of an episode: list with an array a parameter."""
 
     def initial_parameters(self, seed):
         parameters, state = self.task.initial_parameters(seed)
@@ -77,34 +77,38 @@ class _Rescaling(_Augmentation):
 
     @staticmethod
     def _unscaled(parameters, model_state):
-        """The scales, and parameters and model state of the inner task."""
+        """Splits off the scales; undoes the scaling for the inner task."""
         count = len(parameters)
         scales, state = model_state[:count], model_state[count:]
         return scales, [p * c for p, c in zip(parameters, scales)], state
 
 
 class RandomScaling(_Rescaling):
-    """Each coordinate of the optimizee at a random scale of its own.
+    """Scales each coordinate of the optimizee at random.
 
     With c = exp(u), u uniform in [-spread, spread], drawn for each coordinate
-    in each episode, the loss is that of the task at c ⊙ x, and x starts at
-    x₀ / c. A rule that is trained so cannot rely on the scales of the
-    gradients of its tasks, and holds on others.
+    in each episode, the loss is the task's loss at c ⊙ x, and x starts at
+    x₀ / c. A rule that is trained on it cannot rely on the scale of its
+    tasks' gradients, and generalises to others.
 
     Args:
         task: A `Task`.
-        spread: Float > 0. Defaults to `3.0`.
+        spread: Float > 0. The largest u. Defaults to `3.0`.
+
+    Raises:
+        TypeError: If `task` is not a `Task`.
+        ValueError: If `spread` is not positive.
 
     Example:
 
-    >>> task = tasks.RandomScaling(tasks.digits_mlp())
+    >>> task = keras_l2l.tasks.RandomScaling(keras_l2l.tasks.digits_mlp())
     >>> trainer = keras_l2l.MetaTrainer(rule, task)
 
     Reference:
         [Lv et al., 2017](https://arxiv.org/abs/1703.03633), section 4.1.
     """
 
-    def __init__(self, task, spread=3.0):
+    def __init__(self, task: Task, spread: float = 3.0):
         super().__init__(task, "scaled")
         checks.positive_numbers(spread=spread)
         self.spread = float(spread)
@@ -117,11 +121,11 @@ class RandomScaling(_Rescaling):
 
 
 class Reparametrization(_Rescaling):
-    """Each tensor of the optimizee, or all of them, at a random scale.
+    """Scales each tensor of the optimizee, or all of them, at random.
 
-    With s log-uniform between two bounds, drawn in each episode, the loss is
-    that of the task at s w, and w starts at w₀ / s. A step that suits all
-    these must be measured by the tensor.
+    With s log-uniform in [low, high], drawn in each episode, the loss is the
+    task's loss at s w, and w starts at w₀ / s. A rule that is trained on it
+    learns steps relative to the size of a tensor.
 
     Args:
         task: A `Task`.
@@ -130,11 +134,27 @@ class Reparametrization(_Rescaling):
         level: `"tensor"`, an s for each parameter, or `"model"`, one for all
             of them. Defaults to `"tensor"`.
 
+    Raises:
+        TypeError: If `task` is not a `Task`.
+        ValueError: If another argument is out of its range.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.Reparametrization(
+    ...     keras_l2l.tasks.digits_mlp(), level="model"
+    ... )
+
     Reference:
         [Moudgil et al., 2025](https://arxiv.org/abs/2501.12670)
     """
 
-    def __init__(self, task, low=1e-3, high=1e3, level="tensor"):
+    def __init__(
+        self,
+        task: Task,
+        low: float = 1e-3,
+        high: float = 1e3,
+        level: str = "tensor",
+    ):
         super().__init__(task, "reparametrized")
         _check_bounds(low, high)
         if level not in ("tensor", "model"):
@@ -153,24 +173,32 @@ class Reparametrization(_Rescaling):
 
 
 class GradientNoise(_Augmentation):
-    """Gaussian noise in the gradients of the optimizee, not in its loss.
+    """Adds Gaussian noise to the gradients of the optimizee, not to its loss.
 
-    Its deviation is, for each tensor, a share of the root mean square of the
-    episode's first gradient; the share is drawn in each episode, log-uniformly
-    between two bounds. So it matters more and more as the optimizee learns,
-    as the noise of small batches does. Under XLA it is other noise.
+    The standard deviation for a tensor is a share of the root mean square of
+    the episode's first gradient; the share is drawn in each episode,
+    log-uniform in [low, high]. The deviation stays constant while gradients
+    shrink, as the noise of small batches does. XLA draws other noise.
 
     Args:
         task: A `Task`.
         low: Float > 0. The smallest share. Defaults to `1e-3`.
         high: Float >= `low`. The largest share. Defaults to `1.0`.
+
+    Raises:
+        TypeError: If `task` is not a `Task`.
+        ValueError: If `low` or `high` is out of its range.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.GradientNoise(keras_l2l.tasks.digits_mlp())
     """
 
-    def __init__(self, task, low=1e-3, high=1.0):
+    def __init__(self, task: Task, low: float = 1e-3, high: float = 1.0):
         super().__init__(task, "noisy")
         _check_bounds(low, high)
         self.low, self.high = float(low), float(high)
-        # Not first within a `tf.function`, where no model can be built.
+        # Cached now, since a `tf.function` cannot build a model.
         self._noise_specs = task.parameter_specs
         self._first_sizes = tf.function(self._gradient_sizes, autograph=False)
 
@@ -186,7 +214,7 @@ class GradientNoise(_Augmentation):
         return parameters, [*deviations, *state]
 
     def sample_batch(self, seed):
-        # Another stream than that of the batch.
+        # Seeds that differ from the seed of the batch.
         noise = [
             tf.random.stateless_normal(
                 spec.shape,
@@ -203,7 +231,7 @@ class GradientNoise(_Augmentation):
         deviations, state = model_state[:count], model_state[count:]
         loss, state = self.task.loss(parameters, state, batch)
         for parameter, deviation, normal in zip(parameters, deviations, noise):
-            # Zero, with the noise for a gradient.
+            # The term is zero, and its gradient is the noise.
             zeros = parameter - tf.stop_gradient(parameter)
             term = tf.reduce_sum(deviation * normal * zeros)
             loss += tf.cast(term, loss.dtype)
@@ -232,20 +260,30 @@ class GradientNoise(_Augmentation):
 
 
 class RandomBatchSize(_Augmentation):
-    """Batches with fewer different examples, as noisy as smaller ones.
+    """Repeats some examples of each batch: gradients of a smaller batch.
 
-    How many is drawn in each episode, log-uniformly between `low` and all.
-    They are repeated to fill the batch, so that shapes stay static.
+    The number of different examples is drawn in each episode, log-uniform
+    between `low` and the batch size. Repeating them fills the batch, so that
+    shapes stay static.
 
     Args:
         task: A `Task` whose batches are structures of tensors with a common
-            first axis, that of the examples. Noise in gradients goes outside:
-            `GradientNoise(RandomBatchSize(task))`.
-        low: Integer, at most the size of the batch. The fewest examples.
+            first axis, that of the examples. `GradientNoise` must be the
+            outer one: `GradientNoise(RandomBatchSize(task))`.
+        low: Integer, at most the batch size. The fewest different examples.
             Defaults to `4`.
+
+    Raises:
+        TypeError: If `task` is not a `Task`.
+        ValueError: If its batches have no common first axis, or if `low` is
+            out of its range.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.RandomBatchSize(keras_l2l.tasks.digits_mlp())
     """
 
-    def __init__(self, task, low=4):
+    def __init__(self, task: Task, low: int = 4):
         super().__init__(task, "batched")
         checks.positive_integers(low=low)
         self.low = low
@@ -279,14 +317,14 @@ class RandomBatchSize(_Augmentation):
 
 
 def _inner_tasks(task):
-    """The tasks within a task, down to that which is no augmentation."""
+    """Yields the tasks inside a task, the original one last."""
     while isinstance(task, _Augmentation):
         task = task.task
         yield task
 
 
 def _examples(task):
-    """How many examples are in a batch of a task."""
+    """The number of examples in a batch of a task."""
     batch = task.sample_batch(tf.constant([0, 0]))
     shapes = [tuple(tensor.shape) for tensor in tf.nest.flatten(batch)]
     sizes = {shape[:1] for shape in shapes}

@@ -2,6 +2,8 @@
 
 import abc
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,48 +12,76 @@ import tensorflow as tf
 class Task(abc.ABC):
     """Base class of all tasks: a distribution of optimizees and their data.
 
-    A task holds no state: the same seeds give the same numbers, always.
-    Parameters, and whatever else changes while an optimizee trains (batch-norm
-    statistics, dropout seeds), are passed in and returned.
+    A task holds no state: the same seeds always give the same numbers.
+    Parameters, and everything else that changes while an optimizee trains
+    (batch-norm statistics, dropout seeds), are passed in and returned.
 
     Args:
-        name: String. What tables and plots call it.
+        name: String. The name of the task in tables and plots.
+
+    Example:
+
+    >>> class Parabola(keras_l2l.tasks.Task):
+    ...     def initial_parameters(self, seed):
+    ...         return [tf.random.stateless_normal((3,), [seed, 0])], []
+    ...
+    ...     def sample_batch(self, seed):
+    ...         return tf.random.stateless_normal((3,), seed)
+    ...
+    ...     def loss(self, parameters, model_state, batch):
+    ...         error = parameters[0] - 0.1 * batch
+    ...         return tf.reduce_mean(error**2), model_state
+    ...
+    ...     def test_loss(self, parameters, model_state):
+    ...         return float(tf.reduce_mean(parameters[0] ** 2))
+    >>> task = Parabola("parabola")
+    >>> task.parameter_specs
+    [TensorSpec(shape=(3,), dtype=tf.float32, name=None)]
     """
 
-    def __init__(self, name):
+    def __init__(self, name: str):
         self.name = name
 
     @abc.abstractmethod
-    def initial_parameters(self, seed):
-        """A fresh optimizee. Runs eagerly, once an episode.
+    def initial_parameters(
+        self, seed: int
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Returns a new optimizee. Runs eagerly, once an episode.
 
         Args:
             seed: Integer in [0, 2³¹).
 
         Returns:
-            Tuple `(parameters, model_state)`: two lists of tensors, whose
-            shapes and dtypes do not depend on the seed.
+            Tuple `(parameters, model_state)` of two lists of tensors. Their
+            shapes and dtypes must not depend on the seed.
         """
 
     @abc.abstractmethod
-    def sample_batch(self, seed):
-        """The data of one inner step. Runs inside a `tf.function`.
+    def sample_batch(self, seed: Any) -> Any:
+        """Returns the data of one inner step. Runs inside a `tf.function`.
 
         Args:
-            seed: Integer tensor `[2]`.
+            seed: Integer tensor `[2]`, as for `tf.random.stateless_uniform`.
 
         Returns:
-            A structure of tensors of static shapes, perhaps empty.
+            A structure of tensors of static shapes. May be empty.
         """
 
     @abc.abstractmethod
-    def loss(self, parameters, model_state, batch):
-        """The loss of the optimizee. Runs inside a `tf.function`.
+    def loss(
+        self,
+        parameters: Sequence[tf.Tensor],
+        model_state: Sequence[tf.Tensor],
+        batch: Any,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Returns the loss on one batch. Runs inside a `tf.function`.
 
         Args:
-            parameters: List of tensors, from `initial_parameters`, updated.
-            model_state: List of tensors, from the last call.
-            batch: From `sample_batch`.
+            parameters: List of tensors, shaped as those of
+                `initial_parameters`.
+            model_state: List of tensors, from `initial_parameters` or the
+                last call.
+            batch: Structure of tensors from `sample_batch`.
 
         Returns:
             Tuple `(loss, model_state)`: a scalar, and the list of tensors for
@@ -59,46 +89,52 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def test_loss(self, parameters, model_state):
-        """The loss on held-out data, in inference mode. Runs eagerly.
+    def test_loss(
+        self,
+        parameters: Sequence[tf.Tensor],
+        model_state: Sequence[tf.Tensor],
+    ) -> float:
+        """Returns the loss on held-out data, in inference mode. Runs eagerly.
+
+        The loss itself, for a task without data.
 
         Args:
-            parameters: List of tensors.
-            model_state: List of tensors.
+            parameters: List of tensors, as for `loss`.
+            model_state: List of tensors, as for `loss`.
 
         Returns:
             A float.
         """
 
     @functools.cached_property
-    def parameter_specs(self):
-        """List of `tf.TensorSpec`, one for each parameter."""
+    def parameter_specs(self) -> list[tf.TensorSpec]:
+        """The shape and dtype of each parameter."""
         parameters, _ = self.initial_parameters(0)
         return [tf.TensorSpec(p.shape, p.dtype) for p in parameters]
 
     @property
-    def parameter_paths(self):
-        """List of strings, one for each parameter: where in a model it is.
+    def parameter_paths(self) -> list[str] | None:
+        """The path of each parameter in its model, as in `variable.path`.
 
-        As in `variable.path`. Defaults to `None`: there is no model.
+        Defaults to `None`, for a task without a model.
         """
         return None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
 
-# The streams of seeds that must not share an episode.
+# Streams of seeds: no two of them share an episode.
 SEED_STREAMS = ("train", "validation", "sweep", "test")
 
 
 def episode_seed(seed, stream, index):
-    """The seed of one episode: a hash, so that streams do not meet.
+    """Hashes a run's seed, a stream and an index to the seed of an episode.
 
     Args:
         seed: Non-negative integer, the seed of the whole run.
         stream: One of `SEED_STREAMS`.
-        index: Non-negative integer, which episode of the stream.
+        index: Non-negative integer, the episode's number in the stream.
 
     Returns:
         An integer in [0, 2³¹).

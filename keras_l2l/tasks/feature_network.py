@@ -1,4 +1,4 @@
-"""Networks whose features tell content and style of an image."""
+"""Networks whose features describe content and style of an image."""
 
 import importlib.resources
 
@@ -9,15 +9,16 @@ _CHANNELS = ((16, 16), (32, 32), (64,))  # a tuple for each resolution
 
 
 def build():
-    """The small network, before any training.
+    """Builds the small network with random weights.
 
-    Five convolutions of 3×3 pixels with ReLU and, between resolutions, average
-    pooling, which style transfer favours over maxima. No normalisation, which
-    would take the contrast out of the features.
+    It has five convolutions of 3×3 pixels with ReLU and average pooling
+    between resolutions, which suits style transfer better than max pooling.
+    There is no normalisation, which would remove the contrast from the
+    features.
 
     Returns:
-        A `keras.Model` of images `[B, H, W, 3]` in [0, 1], of any size. Its
-        layers are called as those of VGG.
+        A `keras.Model` of images `[B, H, W, 3]` in [0, 1], of any size. The
+        names of its layers follow those of VGG.
 
     Reference:
         [Gatys et al., 2016](https://arxiv.org/abs/1508.06576), for average
@@ -42,9 +43,9 @@ def build():
 
 
 def load():
-    """The small network as it is shipped, trained on CIFAR-10.
+    """Loads the small network, trained on CIFAR-10.
 
-    `examples/paper/feature_network.py --full` made its weights.
+    `examples/paper/feature_network.py --full` reproduces its weights.
 
     Returns:
         A `keras.Model`, as from `build`.
@@ -57,7 +58,7 @@ def load():
 
 
 def with_layers(features, content_layers=None, style_layers=None):
-    """A network whose outputs are what its layers make of an image.
+    """Returns a network whose outputs are those of some of its layers.
 
     Args:
         features: As for `NeuralStyle`.
@@ -65,8 +66,9 @@ def with_layers(features, content_layers=None, style_layers=None):
         style_layers: As for `NeuralStyle`.
 
     Returns:
-        Tuple `(model, count)`: a `keras.Model` with a list of outputs, and how
-        many of them are of `content_layers`; those of `style_layers` follow.
+        Tuple `(model, count)`: a `keras.Model` with a list of outputs, and the
+        number of those that belong to `content_layers`; those of
+        `style_layers` follow.
 
     Raises:
         TypeError: If `features` is neither a name nor a model.
@@ -112,9 +114,9 @@ def with_layers(features, content_layers=None, style_layers=None):
 def _vgg19():
     try:
         original = keras.applications.VGG19(include_top=False)
-    except Exception as error:  # Keras has no narrower one for a download.
+    except Exception as error:  # Keras raises no narrower one.
         raise RuntimeError(
-            'The ImageNet weights of `features="vgg19"` could not be had. '
+            'The ImageNet weights of `features="vgg19"` could not be loaded. '
             'Connect to the internet once, use `features="cifar10"`, which '
             "needs no download, or pass a `keras.Model`. "
             f"Received from Keras: {error}"
@@ -140,7 +142,7 @@ def _vgg19():
     return model
 
 
-# Name → how it is made, and its layers for content and style.
+# Name → function that makes it, its layers for content and for style.
 _NETWORKS = {
     "cifar10": (
         load,

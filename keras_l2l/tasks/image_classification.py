@@ -1,7 +1,8 @@
-"""Image classifiers: the paper's optimizees, and digits by default."""
+"""Image classifiers: the optimizees of the paper, and one on small digits."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,29 +15,35 @@ _LABELS = frozenset(range(10))
 
 
 def mnist_mlp(
-    units=20,
-    depth=1,
-    activation="sigmoid",
-    batch_size=128,
-    stddev=0.01,
-):
-    """The paper's MNIST optimizee: a multilayer perceptron, cross-entropy.
+    units: int = 20,
+    depth: int = 1,
+    activation: Any = "sigmoid",
+    batch_size: int = 128,
+    stddev: float | None = 0.01,
+) -> KerasTask:
+    """Makes the paper's MNIST task: a multilayer perceptron, cross-entropy.
 
-    The data come through `tensorflow-datasets`, which downloads them at the
+    The data come from `tensorflow-datasets`, which downloads them at the
     first use, or finds them in `TFDS_DATA_DIR`. The optimizee is trained on
-    the 60,000 training images; the 10,000 test images are its test data.
+    the 60,000 training images and tested on the 10,000 test images.
 
     Args:
         units: Integer. Units of each hidden layer. Defaults to `20`.
         depth: Integer. Number of hidden layers. Defaults to `1`.
-        activation: String or function. Of the hidden layers.
+        activation: String or function. The activation of the hidden layers.
             Defaults to `"sigmoid"`.
-        batch_size: Integer. Defaults to `128`.
-        stddev: Float. Weights and biases start at N(0, stddev²); `None` has
-            Keras's own initializers. Defaults to `0.01`.
+        batch_size: Integer. Examples in a batch. Defaults to `128`.
+        stddev: Float. Weights and biases start at N(0, stddev²); with `None`
+            they start as Keras's defaults. Defaults to `0.01`.
 
     Returns:
         A `KerasTask`.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.mnist_mlp(units=40)
+    >>> task.name
+    'mnist-mlp-40x1-sigmoid'
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -54,28 +61,35 @@ def mnist_mlp(
 
 
 def digits_mlp(
-    units=20,
-    depth=1,
-    activation="sigmoid",
-    batch_size=128,
-    stddev=0.01,
-):
-    """The MNIST optimizee on scikit-learn's digits, which need no download.
+    units: int = 20,
+    depth: int = 1,
+    activation: Any = "sigmoid",
+    batch_size: int = 128,
+    stddev: float | None = 0.01,
+) -> KerasTask:
+    """Makes the task of `mnist_mlp` on digits that need no download.
 
-    1,797 handwritten digits of 8×8 pixels, of which the last 360, by other
-    writers, are the test data.
+    The data are scikit-learn's 1,797 handwritten digits of 8×8 pixels. The
+    last 360, by other writers, are the test data.
 
     Args:
         units: Integer. Units of each hidden layer. Defaults to `20`.
         depth: Integer. Number of hidden layers. Defaults to `1`.
-        activation: String or function. Of the hidden layers.
+        activation: String or function. The activation of the hidden layers.
             Defaults to `"sigmoid"`.
-        batch_size: Integer. Defaults to `128`.
-        stddev: Float. Weights and biases start at N(0, stddev²); `None` has
-            Keras's own initializers. Defaults to `0.01`.
+        batch_size: Integer. Examples in a batch. Defaults to `128`.
+        stddev: Float. Weights and biases start at N(0, stddev²); with `None`
+            they start as Keras's defaults. Defaults to `0.01`.
 
     Returns:
         A `KerasTask`.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.digits_mlp(units=20)
+    >>> parameters, state = task.initial_parameters(seed=0)
+    >>> [tuple(p.shape) for p in parameters]
+    [(64, 20), (20,), (20, 10), (10,)]
     """
     return _classifier(
         "digits",
@@ -88,30 +102,41 @@ def digits_mlp(
     )
 
 
-def cifar_convnet(labels=None, units=16, batch_size=128, size=None):
-    """The paper's CIFAR-10 optimizee: a convolutional network.
+def cifar_convnet(
+    labels: Sequence[int] | None = None,
+    units: int = 16,
+    batch_size: int = 128,
+    size: int | None = None,
+) -> KerasTask:
+    """Makes the paper's CIFAR-10 task: a convolutional network.
 
     Three convolutions of 5×5 pixels, each with batch normalisation, ReLU and
     max-pooling, a dense layer of 32 units with batch normalisation and ReLU,
     and one output for each label; cross-entropy.
 
-    The data come through `tensorflow-datasets`, which downloads them at the
+    The data come from `tensorflow-datasets`, which downloads them at the
     first use, or finds them in `TFDS_DATA_DIR`.
 
     Args:
-        labels: Sequence of integers from 0 to 9: only images with these
-            labels are in the training and the test data, as in the paper's
-            CIFAR-2 and CIFAR-5. Defaults to `None`, all of them.
+        labels: Sequence of integers from 0 to 9. The training and the test
+            data keep only images with these labels, as in the paper's CIFAR-2
+            and CIFAR-5. Defaults to `None`, all labels.
         units: Integer. Channels of each convolution. Defaults to `16`.
-        batch_size: Integer. Defaults to `128`.
-        size: Integer. Shrinks the images to `size` by `size` pixels, by
-            averaging. Defaults to `None`, 32 by 32.
+        batch_size: Integer. Examples in a batch. Defaults to `128`.
+        size: Integer. Side length in pixels to which the images are shrunk,
+            by averaging. Defaults to `None`, 32 pixels.
 
     Returns:
         A `KerasTask`.
 
     Raises:
-        ValueError: If `labels` are not at least two different ones.
+        ValueError: If `labels` are not at least two different integers.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.cifar_convnet(labels=[3, 5], size=8)
+    >>> task.name
+    'cifar-3-5-convnet-16'
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -163,7 +188,7 @@ def cifar_convnet(labels=None, units=16, batch_size=128, size=None):
 
 
 def _with_labels(data, labels):
-    """The images with these labels, which become 0, 1, …"""
+    """Keeps the images with these labels, which are renumbered from 0."""
     images, original = data
     kept = np.isin(original, labels)
     places = np.full(10, -1)

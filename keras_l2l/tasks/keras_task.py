@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import random
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,53 +23,64 @@ class KerasTask(Task):
     Batch normalisation, dropout, embeddings, several inputs and outputs,
     `add_loss` and regularisation losses all work as in `model.fit`.
 
-    An episode's model comes from `build_model()`, called with Python's and
-    NumPy's random generators seeded for that episode, from which Keras draws
-    the seeds of its initializers and of dropout. The data are held in memory
-    and each batch is a random draw of examples, so that any step of any
-    episode can be repeated exactly.
+    An episode's model comes from `build_model()`. Python's and NumPy's random
+    generators, from which Keras draws the seeds of initializers and of
+    dropout, are seeded for the episode during the call. The data are held in
+    memory, and each batch is a random draw of examples, so that every step of
+    every episode can be repeated exactly.
 
     Args:
         build_model: A function without arguments that returns a new
             `keras.Model`, of the same architecture each time.
         dataset: A `tf.data.Dataset` of batches `(x, y)` or
             `(x, y, sample_weight)`, or a tuple of arrays (or structures of
-            arrays) of the same form. A dataset is read once, at most
-            `max_batches` of it if it repeats.
+            arrays) of the same form. A dataset is read once; if it repeats,
+            up to `max_batches`.
         loss: As in `model.compile(loss=…)`: a name, a `keras.losses.Loss`, a
             function, or a list or dict of them. Defaults to `None`, the loss
             that the model was compiled with, or the losses that it adds.
-        batch_size: Integer. Examples in a batch. Defaults to that of the
+        batch_size: Integer. Examples in a batch. Defaults to the size of the
             dataset's first batch, or to 32 for arrays.
-        max_batches: Integer. Where reading a dataset stops that repeats
-            without end. Defaults to `1000`.
+        max_batches: Integer. Number of batches that are read of a dataset
+            that repeats without end. Defaults to `1000`.
         test_data: Held-out data, of the form of `dataset`. Defaults to
-            `None`: the test loss is then that of the training data, in
+            `None`: the test loss is then computed on the training data, in
             inference mode.
-        name: String. What tables and plots call it. Defaults to the model's
-            name.
+        name: String. The name of the task in tables and plots. Defaults to
+            the model's name.
+
+    Raises:
+        TypeError: If `build_model` or the data are of a wrong type.
+        ValueError: If the data hold no examples, or arrays of different
+            length, or if the loss is not a scalar.
 
     Example:
 
     >>> def build_model():
-    ...     return keras.Sequential([
-    ...         keras.Input((784,)),
-    ...         keras.layers.Dense(20, activation="sigmoid"),
-    ...         keras.layers.Dense(10),
-    ...     ])
+    ...     return keras.Sequential(
+    ...         [
+    ...             keras.Input((4,)),
+    ...             keras.layers.Dense(20, activation="sigmoid"),
+    ...             keras.layers.Dense(3),
+    ...         ]
+    ...     )
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))
+    >>> y = np.arange(100) % 3
     >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> task = keras_l2l.tasks.KerasTask(build_model, dataset, loss)
+    >>> task = keras_l2l.tasks.KerasTask(build_model, (x, y), loss)
+    >>> task.parameter_paths[0]
+    'sequential.../dense.../kernel'
     """
 
     def __init__(
         self,
-        build_model,
-        dataset,
-        loss=None,
-        batch_size=None,
-        max_batches=1000,
-        test_data=None,
-        name=None,
+        build_model: Callable[[], keras.Model],
+        dataset: Any,
+        loss: Any = None,
+        batch_size: int | None = None,
+        max_batches: int = 1000,
+        test_data: Any = None,
+        name: str | None = None,
     ):
         if not callable(build_model) or isinstance(build_model, keras.Model):
             raise TypeError(
@@ -89,8 +102,9 @@ class KerasTask(Task):
         if loss is not None or not self._model.compiled:
             self._model.compile(loss=loss)
         super().__init__(name or self._model.name)
-        # Creates the variables of Keras's own loss object, which a
-        # `tf.function` may not, and shows a mismatch of model, data and loss.
+        # Creates the variables of Keras's own loss object, which cannot be
+        # done in a `tf.function`, and raises if model, data and loss do not
+        # fit each other.
         parameters, state = self.initial_parameters(0)
         value, _ = self.loss(parameters, state, self.sample_batch([0, 0]))
         if value.shape != ():
@@ -142,13 +156,13 @@ class KerasTask(Task):
         return total / examples
 
     @property
-    def parameter_paths(self):
+    def parameter_paths(self) -> list[str]:
         return [v.path for v in self._model.trainable_variables]
 
     @functools.cached_property
     def _test_function(self):
-        # Partial, or TensorFlow would add up the traces of all tasks and warn
-        # of too many.
+        # A partial of its own for each task: TensorFlow counts the traces of
+        # a method over all tasks, and warns of too many.
         return tf.function(
             functools.partial(self._run, training=False),
             reduce_retracing=True,
@@ -204,7 +218,7 @@ def _seeded(seed):
 
 
 def _read(argument, data, max_batches):
-    """Dataset or arrays → (structure of tensors `[M, …]`, batch size)."""
+    """Reads data into a structure of tensors `[M, …]` and a batch size."""
     if not isinstance(data, tf.data.Dataset):
         if data is None or isinstance(data, keras.Model):
             raise TypeError(
@@ -237,6 +251,7 @@ def _read(argument, data, max_batches):
 
 
 def _count_examples(argument, data):
+    """The length of the common first axis of a structure of tensors."""
     shapes = [leaf.shape for leaf in tf.nest.flatten(data)]
     counts = {shape[0] if shape.rank else None for shape in shapes}
     if counts == {0}:

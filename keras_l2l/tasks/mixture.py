@@ -1,7 +1,7 @@
 """The mixture of small tasks on which general rules are meta-trained."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,43 +11,55 @@ from keras_l2l import checks
 from keras_l2l.tasks import datasets
 from keras_l2l.tasks.analytic import Analytic
 from keras_l2l.tasks.augmentation import GradientNoise
+from keras_l2l.tasks.base import Task
 from keras_l2l.tasks.keras_task import KerasTask
 
 _ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "silu", "elu", "sigmoid")
 _IMAGE_SIZE = 8
 _TEXT_LENGTH = 16
 
-# Those that take turns unless others are named; some are rarer than others.
+# The kinds that take turns by default, some of them twice.
 _USUAL_KINDS = (
     *("dense", "convolution", "recurrent", "dense"),
     *("attention", "autoencoder", "convolution", "regression"),
 )
 
 
-def mixture(count=24, seed=0, kinds=None):
-    """Small tasks of many kinds, drawn at random.
+def mixture(
+    count: int = 24, seed: int = 0, kinds: Sequence[str] | None = None
+) -> list[Task]:
+    """Draws small tasks of many kinds at random.
 
-    Classifiers of images, dense and convolutional, recurrent and attention
-    models of text, autoencoders, regressions, ill-conditioned ones among
-    them. Activation, width, depth, normalisation, initialisation and batch
-    size are drawn; the data are scikit-learn's digits, MNIST and CIFAR-10
-    shrunk to 8×8 pixels, the reference text that comes with Python, and
-    synthetic. A step of an optimizee takes a fraction of a millisecond.
+    The tasks are dense and convolutional classifiers of images, recurrent and
+    attention models of text, autoencoders and regressions. Activation, width,
+    depth, normalisation, initialisation and batch size are drawn. The data
+    are scikit-learn's digits, MNIST and CIFAR-10 shrunk to 8×8 pixels, the
+    reference text that comes with Python, and synthetic. A step of an
+    optimizee takes a fraction of a millisecond.
 
     Args:
         count: Integer. Number of tasks; the kinds take turns.
             Defaults to `24`.
-        seed: Integer. Of the draw. Defaults to `0`.
+        seed: Integer. Seeds the draw. Defaults to `0`.
         kinds: Sequence of strings, the kinds that take turns: `"dense"`,
             `"convolution"`, `"recurrent"`, `"attention"`, `"autoencoder"`,
-            `"regression"`; and, which need no download, `"logistic"`,
-            ill-conditioned logistic regressions, and the test functions
+            `"regression"`. The following need no download: `"logistic"`,
+            ill-conditioned logistic regressions; and the test functions
             `"sphere"`, `"rosenbrock"` and `"styblinski-tang"` of random
-            dimension and condition, some with noise in their gradients.
+            dimension and condition, half of them with noisy gradients.
             Defaults to `None`, the first six, some of them twice.
 
     Returns:
         List of `Task`.
+
+    Raises:
+        ValueError: If there is no such kind.
+
+    Example:
+
+    >>> tasks = keras_l2l.tasks.mixture(2, kinds=["logistic", "sphere"])
+    >>> [task.name for task in tasks]
+    ['mixture-0-logistic', 'mixture-1-sphere']
     """
     checks.positive_integers(count=count)
     kinds = _USUAL_KINDS if kinds is None else tuple(kinds)
@@ -186,7 +198,7 @@ def _autoencoder(generator, name):
 
 
 def _regression(generator, name):
-    """A network learns another, from inputs of very unequal scales."""
+    """A network that learns another one on inputs of very unequal scales."""
     size = _log_uniform(generator, 8, 32)
     width = _log_uniform(generator, 12, 48)
     activation = generator.choice(_ACTIVATIONS)
@@ -221,7 +233,7 @@ def _regression(generator, name):
 
 
 def _logistic_regression(generator, name):
-    """A linear classifier of inputs of very unequal scales, rotated."""
+    """A linear classifier of rotated inputs of very unequal scales."""
     size = _log_uniform(generator, 8, 64)
     condition = 10.0 ** generator.uniform(0.0, 2.0)
     inputs = generator.normal(size=(8192, size))
@@ -288,7 +300,10 @@ def _images(generator):
 
 
 def _initializer(generator):
-    """A function that makes an initializer, which would repeat its draws."""
+    """Draws a function that makes an initializer, a new one each time.
+
+    An initializer that is used twice would give the same values twice.
+    """
     name = generator.choice(["glorot", "he", "lecun", "small"])
     if name == "small":
         return lambda: keras.initializers.RandomNormal(stddev=0.01)
@@ -308,5 +323,5 @@ def _norm(name):
 
 
 def _log_uniform(generator, low, high):
-    """An integer between the two."""
+    """Draws an integer between two bounds, inclusive."""
     return round(float(low * (high / low) ** generator.uniform()))

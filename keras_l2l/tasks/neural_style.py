@@ -1,5 +1,8 @@
 """Images painted by optimization: the paper's neural art."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,29 +12,29 @@ from keras_l2l.tasks.base import Task
 
 _INITIAL_STDDEV = 0.25  # of pixels around 0.5: most of them in [0, 1]
 _LEAST_SCALE = 1e-8  # features that are zero everywhere have no scale
-# Of `neural_art`, in pixels of the photographs: a large part of each.
+# The side of the part of a photograph that `neural_art` uses, in pixels.
 _VIEW = 256
 
 
 class NeuralStyle(Task):
     """Paints an image with the content of one image in the style of another.
 
-    The one parameter is the image `[1, size, size, 3]`. Its loss is
+    The only parameter is the image `[1, size, size, 3]`. Its loss is
 
         α content + β style + γ variation.
 
-    The content is the squared difference of features of a convolutional
-    network to those of the content image. The style is that of Gram matrices,
-    the mean products of any two channels, to those of the style image. Each is
-    divided by the mean square of what it is compared with, and then averaged
-    over the layers: 0 is equality and 1 what an image without any features
-    gets, whatever the network and the size. The variation is the mean squared
+    The content term compares features of a convolutional network with those
+    of the content image. The style term compares Gram matrices, the mean
+    products of any two channels, with those of the style image. Both are mean
+    squared errors relative to the mean square of the target, averaged over
+    the layers: 0 for equal features and 1 for an image without features,
+    whatever the network and the size. The variation is the mean squared
     difference of neighbouring pixels.
 
-    The content of an episode is a random piece of one of `contents`; the style
-    is always the same. As in the work of Gatys et al. the image starts as
-    noise, around grey with a standard deviation of 0.25. Nothing keeps pixels
-    in [0, 1].
+    The content of an episode is a random crop of one of `contents`; the style
+    is always the same. As in Gatys et al., 2016, the image starts as noise,
+    with a mean of 0.5 and a standard deviation of 0.25. Pixels may leave
+    [0, 1].
 
     Args:
         contents: Sequence of images `[H, W, 3]` in [0, 1], of `size` by `size`
@@ -41,19 +44,27 @@ class NeuralStyle(Task):
             `"vgg19"`, with average pooling and its ImageNet weights, which
             Keras downloads at the first use (80 MB); or a `keras.Model` of
             images `[B, size, size, 3]` in [0, 1]. Defaults to `"cifar10"`.
-        content_layers: Sequence of names of layers of `features`. Defaults to
-            `None`, which has those that belong to one of the first two; a
-            `keras.Model` needs them.
-        style_layers: As `content_layers`.
-        size: Integer. Pixels of a side of the image. Defaults to `64`.
+        content_layers: Sequence of names of layers of `features` for the
+            content term. Required for a `keras.Model`. Defaults to `None`,
+            the usual layers of a named network.
+        style_layers: As `content_layers`, for the style term.
+        size: Integer. Side length of the image in pixels. Defaults to `64`.
         content_weight: Float, α. Defaults to `1.0`.
         style_weight: Float, β. Defaults to `1.0`.
         variation_weight: Float, γ. Defaults to `1.0`.
-        name: String. Defaults to one of the size.
+        name: String. Defaults to `"neural-style-64"` for size 64.
+
+    Raises:
+        TypeError: If `features` is neither a name nor a model.
+        ValueError: If an image or a number is out of its range, or if there
+            is no such network or layer.
+        RuntimeError: If the weights of a network could not be downloaded.
 
     Example:
 
-    >>> task = keras_l2l.tasks.NeuralStyle(photos, painting, "vgg19", size=128)
+    >>> task = keras_l2l.tasks.NeuralStyle(photos, painting, size=32)
+    >>> task.content(seed=0).shape
+    (32, 32, 3)
 
     Reference:
         [Gatys et al., 2016](https://arxiv.org/abs/1508.06576), and
@@ -63,16 +74,16 @@ class NeuralStyle(Task):
 
     def __init__(
         self,
-        contents,
-        style,
-        features="cifar10",
-        content_layers=None,
-        style_layers=None,
-        size=64,
-        content_weight=1.0,
-        style_weight=1.0,
-        variation_weight=1.0,
-        name=None,
+        contents: Sequence[Any],
+        style: Any,
+        features: Any = "cifar10",
+        content_layers: Sequence[str] | None = None,
+        style_layers: Sequence[str] | None = None,
+        size: int = 64,
+        content_weight: float = 1.0,
+        style_weight: float = 1.0,
+        variation_weight: float = 1.0,
+        name: str | None = None,
     ):
         super().__init__(name or f"neural-style-{size}")
         checks.positive_integers(size=size)
@@ -106,8 +117,8 @@ class NeuralStyle(Task):
         )
         _, self._style_grams = self._describe(self.style[np.newaxis])
 
-    def content(self, seed):
-        """The content image of an episode.
+    def content(self, seed: int) -> np.ndarray:
+        """Returns the content image of an episode.
 
         Args:
             seed: Integer in [0, 2³¹).
@@ -127,8 +138,8 @@ class NeuralStyle(Task):
         noise = tf.random.stateless_normal(
             (1, self.size, self.size, 3), [seed, 0]
         )
-        # What an image is compared with is computed once an episode, or, of
-        # the style, once.
+        # The targets of the content term change with the episode, those of
+        # the style term do not.
         features, _ = self._describe(self.content(seed)[np.newaxis])
         return [0.5 + _INITIAL_STDDEV * noise], features
 
@@ -154,35 +165,36 @@ class NeuralStyle(Task):
         return loss, model_state
 
     def test_loss(self, parameters, model_state):
-        """The loss itself: without data, nothing can be held out."""
         return float(self.loss(parameters, model_state, ())[0])
 
     def _describe(self, image):
-        """`[1, H, W, 3]` → features for its content, matrices for its style."""
+        """Returns content features and Gram matrices of `[1, H, W, 3]`."""
         features = self._network(tf.convert_to_tensor(image), training=False)
         count = self._content_count
         return features[:count], [_gram(f) for f in features[count:]]
 
 
 def neural_art(
-    style="flower",
-    split="train",
-    size=64,
-    content_weight=1.0,
-    style_weight=0.5,
-    variation_weight=4.0,
-):
-    """The paper's neural art, with photographs that need no download.
+    style: str = "flower",
+    split: str = "train",
+    size: int = 64,
+    content_weight: float = 1.0,
+    style_weight: float = 0.5,
+    variation_weight: float = 4.0,
+) -> NeuralStyle:
+    """Makes the paper's neural art task on photographs without a download.
 
-    They come with scikit-learn and Matplotlib. The contents of training are
-    pieces of a pagoda, those of testing of a portrait; at any size they show as
-    much. The features are those of the small network of `NeuralStyle`.
+    The photographs come with scikit-learn and Matplotlib. The contents for
+    training are crops of a pagoda, those for testing crops of a portrait, of
+    the same field of view at every size. The features are those of the small
+    network of `NeuralStyle`.
 
     Args:
         style: `"flower"`, the petals of a dahlia, or `"flag"`, stars and
             stripes behind the portrait. Defaults to `"flower"`.
-        split: `"train"` or `"test"`: which contents. Defaults to `"train"`.
-        size: Integer, at most 256. Pixels of a side. Defaults to `64`.
+        split: `"train"` or `"test"`, which selects the contents.
+            Defaults to `"train"`.
+        size: Integer, at most 256. Side length in pixels. Defaults to `64`.
         content_weight: Float, see `NeuralStyle`. Defaults to `1.0`.
         style_weight: Float, see `NeuralStyle`. Defaults to `0.5`.
         variation_weight: Float, see `NeuralStyle`. Defaults to `4.0`.
@@ -191,7 +203,14 @@ def neural_art(
         A `NeuralStyle`.
 
     Raises:
-        ValueError: If there is no such style or split.
+        ValueError: If there is no such style or split, or if the size is too
+            large.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.neural_art(style="flag", size=32)
+    >>> task.name
+    'neural-art-flag-train-32'
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -226,7 +245,7 @@ def neural_art(
     )
 
 
-# Names and parts of photographs.
+# Names of photographs, and the rows and columns in use.
 _CONTENTS = {
     "train": ("china", slice(None), slice(None)),
     "test": ("grace_hopper", slice(0, 440), slice(140, None)),
@@ -238,14 +257,14 @@ _STYLES = {
 
 
 def _shrink(image, factor):
-    """`[H, W, 3]` averaged over squares of `factor` by `factor` pixels."""
+    """Averages `[H, W, 3]` over squares of `factor` by `factor` pixels."""
     height, width = (length // factor for length in image.shape[:2])
     image = image[: factor * height, : factor * width]
     return image.reshape(height, factor, width, factor, 3).mean((1, 3))
 
 
 def _image(argument, image, size=1):
-    """An image as float32, if it is one."""
+    """Checks an image, and converts it to float32."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or min(image.shape[:2]) < size:
         raise ValueError(
@@ -263,14 +282,14 @@ def _image(argument, image, size=1):
 
 
 def _gram(features):
-    """`[1, H, W, C]` → the mean products of any two channels, `[C, C]`."""
+    """The mean products of any two channels of `[1, H, W, C]`, `[C, C]`."""
     pixels = tf.reshape(features, [-1, features.shape[-1]])  # [H * W, C]
     count = tf.cast(tf.shape(pixels)[0], pixels.dtype)
     return tf.matmul(pixels, pixels, transpose_a=True) / count
 
 
 def _mean_relative_error(values, targets):
-    """Mean over pairs of mean squared differences, 1 for values of zero."""
+    """The mean relative squared error: 0 if equal, 1 for values of zero."""
     errors = [
         tf.reduce_mean((value - target) ** 2)
         / (tf.reduce_mean(target**2) + _LEAST_SCALE)

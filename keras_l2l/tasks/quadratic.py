@@ -1,4 +1,4 @@
-"""Analytic optimizees."""
+"""Random quadratic functions."""
 
 import tensorflow as tf
 
@@ -15,18 +15,30 @@ class Quadratic(Task):
     entries; θ starts at N(0, 0.01²). There is no data.
 
     Args:
-        dimensions: Integer. Defaults to `10`.
-        functions: Integer. How many functions an optimizee minimises at once;
-            the loss is their mean. The paper trains on 128.
+        dimensions: Integer. The dimensions of θ. Defaults to `10`.
+        functions: Integer. Number of functions that an optimizee minimises at
+            once; the loss is their mean. The paper trains on 128.
             Defaults to `1`.
         dtype: `"float32"` or `"float64"`. Defaults to `"float32"`.
+
+    Raises:
+        ValueError: If a number is not a positive integer.
+
+    Example:
+
+    >>> task = keras_l2l.tasks.Quadratic(dimensions=10, functions=128)
+    >>> parameters, state = task.initial_parameters(seed=0)
+    >>> parameters[0].shape
+    TensorShape([128, 10])
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         section 3.1.
     """
 
-    def __init__(self, dimensions=10, functions=1, dtype="float32"):
+    def __init__(
+        self, dimensions: int = 10, functions: int = 1, dtype: str = "float32"
+    ):
         super().__init__(f"quadratic-{dimensions}")
         checks.positive_integers(dimensions=dimensions, functions=functions)
         self.dimensions = dimensions
@@ -53,5 +65,4 @@ class Quadratic(Task):
         return tf.reduce_mean(tf.reduce_sum(residual**2, -1)), model_state
 
     def test_loss(self, parameters, model_state):
-        """The function itself: without data, nothing can be held out."""
         return float(self.loss(parameters, model_state, ())[0])

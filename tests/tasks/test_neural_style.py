@@ -173,7 +173,7 @@ def test_vgg_without_its_weights_is_explained(monkeypatch):
 
     monkeypatch.setattr(keras.applications, "VGG19", fail)
     (image,) = _images(1, 16, 16)
-    with pytest.raises(RuntimeError, match=r"could not be had.*URL fetch"):
+    with pytest.raises(RuntimeError, match=r"could not be loaded.*URL fetch"):
         tasks.NeuralStyle([image], image, "vgg19", size=16)
 
 
