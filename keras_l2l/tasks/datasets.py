@@ -3,12 +3,17 @@
 import functools
 import importlib.resources
 import pathlib
-from typing import NamedTuple
+import queue
+import threading
+import urllib.error
+import urllib.request
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _DIGITS_TEST = 360  # a fifth of the 1,797 digits
 _TEXT_TEST = 0.1
+_ANSWER_SECONDS = 4  # of a server, before a download is given up
 
 
 class Dataset(NamedTuple):
@@ -19,10 +24,12 @@ class Dataset(NamedTuple):
 
 
 @functools.cache
-def images(name, size=None):
-    """Labelled images from `tensorflow-datasets`.
+def images(name: str, size: int | None = None) -> Dataset:
+    """Loads labelled images from `tensorflow-datasets`.
 
-    They are downloaded at the first use, or found in `TFDS_DATA_DIR`.
+    They are found in the directory of the environment variable
+    `TFDS_DATA_DIR` (`~/tensorflow_datasets` by default), or downloaded to it
+    at the first use.
 
     Args:
         name: String, `"mnist"` or `"cifar10"` (or another data set of images
@@ -32,16 +39,20 @@ def images(name, size=None):
 
     Returns:
         A `Dataset` of images `[M, H, W, C]` in [0, 1] and labels `[M]`.
+
+    Raises:
+        OSError: If they are not there and cannot be downloaded, within a few
+            seconds if there is no network.
     """
     # Takes a second to import, and only such data need it.
     import tensorflow_datasets as tfds
 
+    builder = tfds.builder(name)
+    if not builder.data_path.exists():
+        _download(builder)
     splits = tfds.as_numpy(
-        tfds.load(
-            name,
-            split=["train", "test"],
-            batch_size=-1,
-            as_supervised=True,
+        builder.as_dataset(
+            split=["train", "test"], batch_size=-1, as_supervised=True
         )
     )
     return Dataset(
@@ -195,6 +206,49 @@ _TEXTS = {"python": _python_reference, "sklearn": _sklearn_descriptions}
 def _standardized(values):
     values = (values - values.mean(0)) / values.std(0)
     return values.astype("float32")
+
+
+def _download(builder: Any) -> None:
+    """Downloads a data set, or tells what is missing and how to get it."""
+    try:
+        # `download_and_prepare` tries for minutes where there is no network.
+        for url in sorted(builder.url_infos or ())[:1]:
+            _check_reachable(url)
+        builder.download_and_prepare()
+    except Exception as error:  # it can fail in many ways, none a bug of ours
+        raise OSError(
+            f"The data set {builder.name!r} is not in "
+            f"{str(builder.data_path)!r} and cannot be downloaded: {error}. "
+            "Set the environment variable TFDS_DATA_DIR to a directory that "
+            "holds it. To fill one where there is a network: `python -c "
+            f'"import tensorflow_datasets as tfds; tfds.load({builder.name!r}, '
+            "data_dir='DIR')\"`."
+        ) from error
+
+
+def _check_reachable(url: str) -> None:
+    """Raises an `OSError` if the server of a URL does not answer soon."""
+    answers: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS):
+                answers.put(None)
+        except urllib.error.HTTPError as error:  # an answer all the same
+            error.close()
+            answers.put(error if error.code >= 500 else None)
+        except OSError as error:
+            answers.put(error)
+
+    # A thread, as no timeout covers the look-up of a name.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answers.get(timeout=_ANSWER_SECONDS)
+    except queue.Empty:
+        error = TimeoutError(f"no answer in {_ANSWER_SECONDS} seconds")
+    if error is not None:
+        raise OSError(f"{url}: {error}") from error
 
 
 def _shrink(pixels, size):
