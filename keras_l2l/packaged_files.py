@@ -1,4 +1,4 @@
-"""Files that the package ships: presets and the paper's experiments.
+"""Files that the package ships: presets, recipes, the paper's experiments.
 
 The wheel carries them in the package; a checkout has some of them beside it.
 """
@@ -13,6 +13,7 @@ _CHECKOUT = _PACKAGE.parent
 # directories of a checkout the wheel carries, and where.
 DIRECTORIES: dict[str, tuple[pathlib.Path, ...]] = {
     "presets": (_PACKAGE / "saved_models", _CHECKOUT / "saved_models"),
+    "recipes": (_PACKAGE / "reproduction" / "recipes",),
     "experiments": (_PACKAGE / "paper", _CHECKOUT / "examples" / "paper"),
 }
 
@@ -41,8 +42,9 @@ def find(kind: str, pattern: str) -> dict[str, pathlib.Path]:
     entries = {
         root / match.relative_to(root).parts[0] for match in root.glob(pattern)
     }
-    return {
+    found = {
         entry.name if entry.is_dir() else entry.stem: entry
-        for entry in sorted(entries)
+        for entry in entries
         if not entry.name.startswith(".")
     }
+    return dict(sorted(found.items()))

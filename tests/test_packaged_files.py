@@ -51,5 +51,6 @@ def test_the_wheel_carries_what_lies_beside_the_package():
     ]
     assert {(root / source, root / to) for source, to in carried.items()} == {
         (checkout, packaged)
-        for packaged, checkout in packaged_files.DIRECTORIES.values()
+        for packaged, *beside in packaged_files.DIRECTORIES.values()
+        for checkout in beside
     }

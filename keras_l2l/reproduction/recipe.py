@@ -1,9 +1,21 @@
-"""What a recipe of a meta-training is, as plain data."""
+"""A recipe: all that a meta-training depends on, as plain data."""
 
 import dataclasses
 from typing import Any
 
+from keras_l2l import checks
+
 Arguments = dict[str, Any] | tuple[dict[str, Any], ...]
+
+LOSS_WEIGHTS = ("equal", "root", "linear", "quadratic", "ends")
+
+
+def _check(argument: str, value: object, is_valid: bool, expected: str) -> None:
+    if not is_valid:
+        raise ValueError(
+            f"Argument `{argument}` must be {expected}. "
+            f"Received: {argument}={value!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,27 +30,31 @@ class Stage:
         unroll: Integer. Inner steps in an outer step.
         tasks_per_step: Integer or `None`, see `MetaTrainer`.
         loss_transform: String, see `MetaTrainer`.
-        estimator: String, the name of an estimator.
-        stddev: Float, of the perturbations of evolution strategies.
-        imitation_rate: Float, the `rate` of `Imitation`, with Adam as the
-            teacher. 0 for none.
+        estimator: String: `"TruncatedBackpropagation"`, `"PersistentES"` or
+            `"AntitheticES"`.
+        stddev: Float. Standard deviation of the perturbations of evolution
+            strategies.
+        imitation_rate: Float in [0, 1), the `rate` of `Imitation`, with Adam
+            as the teacher. 0 for none.
         teacher_rate: Float. The learning rate of the teacher.
-        optimizees: Integer. Optimizees in an outer step.
+        optimizees: Integer. Optimizees of each task in an outer step.
         loss_weights: String. The weights w_t of the meta-loss: `"equal"`;
-            `"root"`, to √t; `"linear"`, to t, which counts the end of an
-            episode for more than its beginning; `"quadratic"`, to t²; or
-            `"ends"`, which grow with the cube of the position in an unroll,
-            so that an unroll is judged by where it leads and not by how fast,
-            and from unroll to unroll by half of the first.
+            `"root"`, proportional to √t; `"linear"`, to t, so that the end
+            of an episode counts more than its beginning; `"quadratic"`, to
+            t²; or `"ends"`, which grow with the cube of the position in an
+            unroll, so that an unroll is judged by where it leads, and by
+            half of the first from unroll to unroll.
         second_derivatives: Boolean, see `TruncatedBackpropagation`.
-        coordinate_share: Float, see `TruncatedBackpropagation`.
+        coordinate_share: Float in (0, 1], see `TruncatedBackpropagation`.
         clipnorm: Float or `None`, see `MetaTrainer`.
         epochs: Integer.
         steps_per_epoch: Integer. Outer steps in an epoch.
         learning_rate: Float. First rate of the meta-optimizer, Adam.
-        beta_2: Float, of the meta-optimizer.
-        decay_epochs: Integer. Length of a cosine along which the rate decays.
-        final_rate: Float. The rate at the end of the cosine over the first.
+        beta_2: Float in [0, 1), of the meta-optimizer.
+        decay_epochs: Integer. Length of the cosine along which the rate
+            decays.
+        final_rate: Float. The rate at the end of the cosine, as a fraction
+            of the first.
         validation_freq: Integer. In epochs. The stage ends with the best
             meta-parameters. 0 has no validation, and ends with the last.
         seed: Integer, added to the recipe's for the episodes of this stage.
@@ -67,6 +83,49 @@ class Stage:
     validation_freq: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        checks.positive_integers(
+            unroll=self.unroll,
+            optimizees=self.optimizees,
+            epochs=self.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            decay_epochs=self.decay_epochs,
+        )
+        checks.positive_numbers(
+            stddev=self.stddev,
+            teacher_rate=self.teacher_rate,
+            learning_rate=self.learning_rate,
+            clipnorm=1.0 if self.clipnorm is None else self.clipnorm,
+        )
+        checks.fractions(imitation_rate=self.imitation_rate, beta_2=self.beta_2)
+        _check(
+            "final_rate", self.final_rate, self.final_rate >= 0, "at least 0"
+        )
+        _check(
+            "coordinate_share",
+            self.coordinate_share,
+            0 < self.coordinate_share <= 1,
+            "in the range (0, 1]",
+        )
+        _check(
+            "validation_freq",
+            self.validation_freq,
+            self.validation_freq >= 0,
+            "at least 0",
+        )
+        _check(
+            "curriculum",
+            self.curriculum,
+            not self.curriculum or self.validation_freq > 0,
+            "empty where `validation_freq` is 0: validation moves it on",
+        )
+        _check(
+            "loss_weights",
+            self.loss_weights,
+            self.loss_weights in LOSS_WEIGHTS,
+            f"one of {list(LOSS_WEIGHTS)}",
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -76,14 +135,15 @@ class Recipe:
         name: String.
         description: String, one sentence.
         rule: String, the name of a class of `keras_l2l.rules`.
-        rule_arguments: Dict, its arguments. Of `Grouped`, `rules` are dicts
-            with a `rule` and `arguments`, again.
+        rule_arguments: Dict, its arguments. Those of `Grouped` have, as
+            `rules`, a dict of dicts with a `rule` and its `arguments`.
         task: String, the name of a function or class of `keras_l2l.tasks`; or
             a tuple of them, all of whose tasks are trained on.
-        task_arguments: Dict, its arguments; or a tuple of them.
+        task_arguments: Dict, its arguments; or a tuple of them, one for each
+            task.
         augmentations: Dict from names of augmentations of `keras_l2l.tasks` to
-            dicts, their arguments. Each training task is put into the first,
-            that into the next.
+            dicts, their arguments. The first wraps each training task, the
+            next wraps the result.
         horizon: Integer or pair of integers, see `MetaTrainer`.
         stages: Tuple of `Stage`s. Each starts with the meta-parameters with
             which the one before ended.
@@ -94,7 +154,7 @@ class Recipe:
         validation_horizon: Integer or `None`, see `MetaTrainer.fit`.
         validation_episodes: Integer.
         jit_compile: Boolean, see `MetaTrainer.compile`.
-        seed: Integer. Of the rule's initialisation and of all episodes.
+        seed: Integer. Seeds the rule's initialisation and all episodes.
         score_task: String, as `task`; `None` has the task itself, without
             its augmentations.
         score_arguments: Dict, its arguments.
@@ -123,3 +183,17 @@ class Recipe:
     score_task: str | None = None
     score_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     score_steps: tuple[int, ...] = (100, 200)
+
+    def __post_init__(self) -> None:
+        checks.positive_integers(validation_episodes=self.validation_episodes)
+        if self.validation_horizon is not None:
+            checks.positive_integers(validation_horizon=self.validation_horizon)
+        checks.positive_numbers(global_clipnorm=self.global_clipnorm)
+        _check("seed", self.seed, self.seed >= 0, "at least 0")
+        _check("stages", self.stages, bool(self.stages), "at least one stage")
+        _check(
+            "score_steps",
+            self.score_steps,
+            bool(self.score_steps) and min(self.score_steps) > 0,
+            "one or more positive integers",
+        )

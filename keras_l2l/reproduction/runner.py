@@ -1,38 +1,35 @@
-"""How a recipe is carried out: meta-training, export, scores."""
+"""Carries out a recipe: meta-training, export, scores."""
 
 import dataclasses
-import functools
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_l2l import evaluation, rules, tasks
-from keras_l2l.meta_gradients.evolution_strategies import (
-    AntitheticES,
-    PersistentES,
-)
-from keras_l2l.meta_gradients.imitation import Imitation
-from keras_l2l.meta_gradients.truncated_backpropagation import (
-    TruncatedBackpropagation,
-)
+from keras_l2l import evaluation
 from keras_l2l.meta_training.curriculum import Curriculum
 from keras_l2l.meta_training.trainer import MetaTrainer
+from keras_l2l.reproduction import components
+from keras_l2l.reproduction.recipe import Recipe, Stage
+from keras_l2l.rules import UpdateRule
+from keras_l2l.tasks import Task
 from keras_l2l.tasks.base import episode_seed
 
 _SCORE_SEEDS = 10
 
 
 def run(
-    recipe,
-    output_dir,
-    epochs=None,
-    steps_per_epoch=None,
-    seed=None,
-    callbacks=None,
-    verbose="auto",
-):
+    recipe: Recipe,
+    output_dir: str | pathlib.Path,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    seed: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    verbose: str | int = "auto",
+) -> pathlib.Path:
     """Meta-trains a rule by a recipe and exports it.
 
     A run that was stopped goes on from its last epoch when it is started
@@ -49,6 +46,16 @@ def run(
 
     Returns:
         The `pathlib.Path` of the exported rule, `output_dir/NAME`.
+
+    Raises:
+        ValueError: If the recipe cannot be carried out. All of it is checked
+            before the first stage begins.
+
+    Example:
+
+    >>> recipe = recipe_files.load("lstm-digits")
+    >>> runner.run(recipe, "runs/lstm-digits")
+    PosixPath('runs/lstm-digits/lstm-digits')
     """
     recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)
@@ -56,11 +63,18 @@ def run(
     task = make_task(recipe)
     # By default fresh optimizees on the training data: the test data stay
     # unseen.
-    validation_task = (
-        _make(recipe.validation_task, recipe.validation_arguments) or task
-    )
-    # Before the training, which would be in vain if its data were missing.
+    validation_task = task
+    if recipe.validation_task is not None:
+        validation_task = components.make_tasks(
+            "validation_task",
+            recipe.validation_task,
+            recipe.validation_arguments,
+        )
+    # Before the training, which would be in vain if the data of the score
+    # were missing, or an argument of the last stage wrong.
     score_task = _make_score_task(recipe)
+    for stage in recipe.stages:
+        _make_trainer(rule, task, recipe, stage)
     losses = []
     for index, stage in enumerate(recipe.stages):
         trainer = _make_trainer(rule, task, recipe, stage)
@@ -92,8 +106,10 @@ def run(
     return path
 
 
-def score(rule, recipe, seeds=_SCORE_SEEDS):
-    """How good a rule is at the task of its recipe, on held-out data.
+def score(
+    rule: UpdateRule, recipe: Recipe, seeds: int = _SCORE_SEEDS
+) -> dict[str, Any]:
+    """Scores a rule at the task of its recipe, on held-out data.
 
     Args:
         rule: An `UpdateRule`.
@@ -109,8 +125,8 @@ def score(rule, recipe, seeds=_SCORE_SEEDS):
     return _score(rule, recipe, _make_score_task(recipe), seeds)
 
 
-def make_rule(recipe):
-    """The rule that a recipe trains, as it is at first.
+def make_rule(recipe: Recipe) -> UpdateRule:
+    """Makes the rule that a recipe trains, as it is at first.
 
     Args:
         recipe: A `Recipe`.
@@ -118,11 +134,11 @@ def make_rule(recipe):
     Returns:
         An `UpdateRule`.
     """
-    return _make_rule(recipe.rule, recipe.rule_arguments, recipe.seed)
+    return components.make_rule(recipe.rule, recipe.rule_arguments, recipe.seed)
 
 
-def make_task(recipe):
-    """The task that a recipe trains on, augmented.
+def make_task(recipe: Recipe) -> Task | list[Task]:
+    """Makes the task that a recipe trains on, augmented.
 
     Args:
         recipe: A `Recipe`.
@@ -130,33 +146,22 @@ def make_task(recipe):
     Returns:
         A `Task`, or a list of them.
     """
-    made = _make(recipe.task, recipe.task_arguments)
-    for name, arguments in recipe.augmentations.items():
-        augment = functools.partial(getattr(tasks, name), **arguments)
-        is_list = isinstance(made, list)
-        made = [augment(task) for task in made] if is_list else augment(made)
-    return made
+    made = components.make_tasks("task", recipe.task, recipe.task_arguments)
+    return components.augment(made, recipe.augmentations)
 
 
-def _make_rule(name, arguments, seed):
-    if "rules" not in arguments:
-        return getattr(rules, name)(**arguments, seed=seed)
-    # Each of a group has weights of its own.
-    made = {
-        key: _make_rule(of_one["rule"], of_one["arguments"], seed + 1000 * i)
-        for i, (key, of_one) in enumerate(arguments["rules"].items())
-    }
-    return getattr(rules, name)(**{**arguments, "rules": made})
-
-
-def _make_score_task(recipe):
-    """The task of a recipe's score: by default that of training, as it is."""
+def _make_score_task(recipe: Recipe) -> Task:
+    """The task of the score: by default that of training, as it is."""
     if recipe.score_task is None:
-        return _make(recipe.task, recipe.task_arguments)
-    return _make(recipe.score_task, recipe.score_arguments)
+        return components.make_tasks("task", recipe.task, recipe.task_arguments)
+    return components.make_tasks(
+        "score_task", recipe.score_task, recipe.score_arguments
+    )
 
 
-def _score(rule, recipe, task, seeds):
+def _score(
+    rule: UpdateRule, recipe: Recipe, task: Task, seeds: int
+) -> dict[str, Any]:
     episodes = [
         episode_seed(recipe.seed, "test", index) for index in range(seeds)
     ]
@@ -173,21 +178,15 @@ def _score(rule, recipe, task, seeds):
     }
 
 
-def _make(names, arguments):
-    """What functions or classes of `keras_l2l.tasks` make; `None` of `None`."""
-    if names is None:
-        return None
-    if isinstance(names, str):
-        return getattr(tasks, names)(**arguments)
-    made = [_make(*pair) for pair in zip(names, arguments, strict=True)]
-    # Some make lists of tasks themselves.
-    return keras.tree.flatten(made)
-
-
-def _changed(recipe, epochs, steps_per_epoch, seed):
-    """The recipe with what the user asked for, where that is not `None`."""
-    changes = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
-    changes = {k: v for k, v in changes.items() if v is not None}
+def _changed(
+    recipe: Recipe,
+    epochs: int | None,
+    steps_per_epoch: int | None,
+    seed: int | None,
+) -> Recipe:
+    """The recipe with these in place of its own, where not `None`."""
+    asked = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
+    changes: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
     return dataclasses.replace(
         recipe,
         stages=tuple(dataclasses.replace(s, **changes) for s in recipe.stages),
@@ -195,15 +194,13 @@ def _changed(recipe, epochs, steps_per_epoch, seed):
     )
 
 
-def _make_trainer(rule, task, recipe, stage):
-    horizon = stage.horizon or recipe.horizon
+def _make_trainer(
+    rule: UpdateRule, task: Task | list[Task], recipe: Recipe, stage: Stage
+) -> MetaTrainer:
+    horizon: Any = stage.horizon or recipe.horizon
     weights = _loss_weights(stage.curriculum or horizon, stage)
     if stage.curriculum:
         horizon = Curriculum(stage.curriculum)
-    estimator = _ESTIMATORS[stage.estimator](stage)
-    if stage.imitation_rate:
-        teacher = rules.Adam(stage.teacher_rate)
-        estimator = Imitation(estimator, teacher, stage.imitation_rate)
     trainer = MetaTrainer(
         rule,
         task,
@@ -213,7 +210,7 @@ def _make_trainer(rule, task, recipe, stage):
         tasks_per_step=stage.tasks_per_step,
         loss_weights=weights,
         loss_transform=stage.loss_transform,
-        estimator=estimator,
+        estimator=components.make_estimator(stage),
         clipnorm=stage.clipnorm,
         seed=recipe.seed + stage.seed,
     )
@@ -233,17 +230,7 @@ def _make_trainer(rule, task, recipe, stage):
     return trainer
 
 
-_ESTIMATORS = {
-    "TruncatedBackpropagation": lambda stage: TruncatedBackpropagation(
-        second_derivatives=stage.second_derivatives,
-        coordinate_share=stage.coordinate_share,
-    ),
-    "PersistentES": lambda stage: PersistentES(stage.stddev),
-    "AntitheticES": lambda stage: AntitheticES(stage.stddev),
-}
-
-
-def _loss_weights(horizon, stage):
+def _loss_weights(horizon: int | tuple[int, ...], stage: Stage) -> np.ndarray:
     """Array `[horizon]` of mean one."""
     step = np.arange(np.max(horizon))
     if stage.loss_weights == "ends":

@@ -1,0 +1,197 @@
+"""Recipes as TOML files: those that are shipped, and a user's own.
+
+The keys of a file are the fields of `Recipe`, and those of each `[[stages]]`
+the fields of `Stage`; what is left out has its default. A recipe's name is
+that of its file. TOML has no null: among the arguments of a rule or a task,
+the string `"none"` stands for `None`. A file is data alone: it can name what
+the package holds, and nothing from it is imported or run.
+"""
+
+import contextlib
+import os
+import pathlib
+import tomllib
+import types
+import typing
+from typing import Any
+
+from keras_l2l import checks, packaged_files
+from keras_l2l.reproduction.recipe import Recipe, Stage
+
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    dict[str, Any]: "a table",
+    dict[str, dict[str, Any]]: "a table of tables",
+    float: "a number",
+    int: "an integer",
+    str: "a string",
+    tuple[dict[str, Any], ...]: "an array of tables",
+    tuple[int, ...]: "an array of integers",
+    tuple[int, int]: "an array of two integers",
+    tuple[str, ...]: "an array of strings",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Lists the names of the shipped recipes.
+
+    Returns:
+        Tuple of strings, sorted.
+    """
+    return tuple(packaged_files.find("recipes", "*.toml"))
+
+
+def path(name: str) -> pathlib.Path:
+    """Finds the file of a shipped recipe.
+
+    Args:
+        name: String, one of `names()`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If there is no such recipe.
+    """
+    files = packaged_files.find("recipes", "*.toml")
+    if name not in files:
+        raise ValueError(
+            f"A recipe must be one of {list(files)}, or the path of a file "
+            f"PATH.toml. Received: {name!r}.{checks.did_you_mean(name, files)}"
+        )
+    return files[name]
+
+
+def descriptions() -> dict[str, str]:
+    """Describes the shipped recipes, without TensorFlow.
+
+    Returns:
+        Dict from their names to their descriptions, of one sentence.
+    """
+    files = packaged_files.find("recipes", "*.toml")
+    return {name: _read(file)["description"] for name, file in files.items()}
+
+
+def load(name: str | os.PathLike[str]) -> Recipe:
+    """Loads a shipped recipe, or one of a user's.
+
+    Args:
+        name: String, one of `names()`; or the path of a file `PATH.toml`.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: If there is no such recipe, or if the file is no recipe.
+            The error names the file, the key, and what was expected there.
+        OSError: If the file cannot be read.
+
+    Example:
+
+    >>> recipe = recipe_files.load("lstm-digits")
+    """
+    # Its rules and tasks need TensorFlow, which a list of recipes does not.
+    from keras_l2l.reproduction import components
+
+    if isinstance(name, str) and not name.endswith(".toml"):
+        file = path(name)
+    else:
+        file = pathlib.Path(name)
+    try:
+        recipe = _to_recipe(file.stem, _read(file))
+        components.check(recipe)
+    except ValueError as error:
+        raise ValueError(f"Recipe {str(file)!r}: {error}") from error
+    return recipe
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"The file is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ValueError("The file is nested too deeply.") from error
+
+
+def _to_recipe(name: str, document: dict[str, Any]) -> Recipe:
+    tables = document.pop("stages", None)
+    fields = _fields(Recipe, document, "")
+    for key in ("description", "rule", "task"):
+        if key not in fields:
+            raise ValueError(f"Key `{key}` is missing.")
+    if tables is not None:
+        tables = _convert("stages", tables, tuple[dict[str, Any], ...])
+        fields["stages"] = tuple(map(_to_stage, range(len(tables)), tables))
+    return Recipe(name=name, **fields)
+
+
+def _to_stage(index: int, table: dict[str, Any]) -> Stage:
+    fields = _fields(Stage, table, f"stages[{index}].")
+    try:
+        return Stage(**fields)
+    except ValueError as error:
+        raise ValueError(f"`stages[{index}]`: {error}") from error
+
+
+def _fields(
+    kind: type[Any], table: dict[str, Any], prefix: str
+) -> dict[str, Any]:
+    """The values of a table, as the fields of a dataclass have them."""
+    hints = typing.get_type_hints(kind)
+    keys = [key for key in hints if key not in ("name", "stages")]
+    for key in table:
+        if key not in keys:
+            raise ValueError(
+                f"Key `{prefix}{key}` is unknown. It must be one of {keys}."
+                f"{checks.did_you_mean(key, keys)}"
+            )
+    return {
+        key: _convert(prefix + key, value, hints[key])
+        for key, value in table.items()
+    }
+
+
+def _convert(key: str, value: Any, hint: Any) -> Any:
+    """The value with the type of the field; raises an error if it has not."""
+    is_union = isinstance(hint, types.UnionType)
+    kinds = typing.get_args(hint) if is_union else (hint,)
+    for kind in kinds:
+        with contextlib.suppress(TypeError):
+            return _as_kind(value, kind)
+    expected = " or ".join(_KINDS[k] for k in kinds if k is not type(None))
+    raise ValueError(f"Key `{key}` must be {expected}. Received: {value!r}")
+
+
+def _as_kind(value: Any, kind: Any) -> Any:
+    """The value as one type; raises `TypeError` if it is of another."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(arguments) == len(value):
+            return tuple(map(_as_kind, value, arguments))
+    if origin is dict and isinstance(value, dict):
+        return {
+            key: _as_kind(item, arguments[1]) for key, item in value.items()
+        }
+    if kind is Any:  # an argument of a rule or a task
+        return _with_none(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is kind:
+        return value
+    raise TypeError
+
+
+def _with_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "class_name" in value:
+            raise ValueError(
+                "An argument must be plain data, no serialized object. "
+                f"Received: {value}"
+            )
+        return {key: _with_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_none(item) for item in value]
+    return None if value == "none" else value

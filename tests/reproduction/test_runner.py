@@ -1,0 +1,82 @@
+"""A recipe is carried out as it says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_l2l import load_rule, rules, tasks
+from keras_l2l.meta_training import MetaTrainer
+from keras_l2l.reproduction import recipe_files, runner
+from keras_l2l.reproduction.recipe import Stage
+from keras_l2l.serialization import saved_model
+
+
+def test_a_recipe_names_tasks_and_augmentations():
+    recipe = dataclasses.replace(
+        recipe_files.load("lstm-digits"),
+        task=("Quadratic", "digits_mlp"),
+        task_arguments=({"dimensions": 3}, {"units": 4}),
+        augmentations={
+            "RandomBatchSize": {"low": 8},
+            "RandomScaling": {"spread": 2.0},
+        },
+    )
+    with pytest.raises(ValueError, match="common first axis"):
+        runner.make_task(recipe)
+    recipe.augmentations.pop("RandomBatchSize")
+    first, second = runner.make_task(recipe)
+    assert (first.spread, second.spread) == (2.0, 2.0)
+    assert first.task.dimensions == 3
+    assert second.task.name == "digits-mlp-4x1-sigmoid"
+    alone = dataclasses.replace(recipe, task="Quadratic", task_arguments={})
+    assert isinstance(runner.make_task(alone), tasks.RandomScaling)
+
+
+def test_a_stage_has_a_curriculum_and_a_teacher():
+    recipe = recipe_files.load("lstm-digits")
+    stage = Stage(curriculum=(20, 40), imitation_rate=0.3, teacher_rate=0.05)
+    trainer = runner._make_trainer(
+        rules.SGD(), tasks.Quadratic(), recipe, stage
+    )
+    settings = trainer._settings()
+    assert settings["horizon"]["stages"] == [[20, 20], [40, 40]]
+    assert len(settings["loss_weights"]) == 40
+    assert settings["estimator"]["rate"] == 0.3
+    assert settings["estimator"]["teacher"]["learning_rate"] == 0.05
+
+
+def test_a_recipe_runs_resumes_and_scores(tmp_path):
+    recipe = dataclasses.replace(
+        recipe_files.load("lstm-digits"),
+        task_arguments={"units": 3, "batch_size": 16},
+        horizon=20,
+        stages=(Stage(unroll=5), Stage(unroll=10)),
+        score_steps=(10, 20),
+    )
+    path = runner.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
+    first = load_rule(path)
+    assert path == tmp_path / "lstm-digits"
+    scores = saved_model.read_manifest(path)["scores"]
+    assert [len(v) for v in scores["test_loss"].values()] == [10, 10]
+    # Nothing is left to do: the same command exports the same rule.
+    runner.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
+    for a, b in zip(first.get_weights(), load_rule(path).get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_last_stage_is_checked_before_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(MetaTrainer, "fit", None)
+    stages = (Stage(), Stage(unroll=30))  # the horizon is no multiple of 30
+    recipe = dataclasses.replace(
+        recipe_files.load("lstm-digits"), stages=stages
+    )
+    with pytest.raises(ValueError, match="multiple of `unroll`"):
+        runner.run(recipe, tmp_path)
+
+
+def test_a_rule_without_a_seed():
+    recipe = dataclasses.replace(
+        recipe_files.load("lstm-digits"), rule="SGD", rule_arguments={}
+    )
+    assert isinstance(runner.make_rule(recipe), rules.SGD)
