@@ -33,8 +33,8 @@ def find(kind: str, pattern: str) -> dict[str, pathlib.Path]:
 
     Example:
 
-    >>> packaged_files.find("experiments", "*.py")["mnist"]
-    PosixPath('.../examples/paper/mnist.py')
+    >>> find("experiments", "*.py")["mnist"].name
+    'mnist.py'
     """
     root = next((path for path in DIRECTORIES[kind] if path.is_dir()), None)
     if root is None:

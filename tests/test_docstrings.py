@@ -28,7 +28,6 @@ MARKS = {
         components.needs_cifar,
         pytest.mark.large,  # Reads 60,000 images.
     ],
-    "keras_l2l.cli.main": [_NOT_SHORT_YET],
     "keras_l2l.evaluation.comparison.compare": [_NOT_SHORT_YET],
     "keras_l2l.evaluation.proposed_updates.proposed_updates": [_NOT_SHORT_YET],
     "keras_l2l.evaluation.proposed_updates.update_history": [_NOT_SHORT_YET],

@@ -1,25 +1,22 @@
 """The command line: parses, calls, prints.
 
-Each command imports what it alone needs.
+A command imports TensorFlow when it runs, so that `--help`, `--version` and
+shell completion answer at once.
 """
 
-import contextlib
-import json
-import os
 import sys
+from collections.abc import Sequence
 
-from keras_l2l.cli.arguments import CommandError, make_parser
-from keras_l2l.cli.commands import COMMANDS
+import click
 
-__all__ = ["main"]
+from keras_l2l.cli import evaluating, learning, showing
+from keras_l2l.cli.application import application
+from keras_l2l.cli.errors import INTERRUPTED, USER_ERROR
 
-_BROKEN_PIPE = 1
-_USER_ERROR = 2
-_INTERRUPTED = 130
-_PIPE_WIDTH = 120  # columns, where the output is no terminal
+__all__ = ["application", "evaluating", "learning", "main", "showing"]
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `keras-l2l`.
 
     Args:
@@ -31,41 +28,26 @@ def main(argv=None):
 
     Example:
 
-    >>> main(["compare", "--steps", "50", "--seeds", "3"])
+    >>> main(["--version"])
+    keras-l2l ...
     0
     """
     try:
-        arguments = make_parser().parse_args(argv)
-        # Whatever a library prints must not get between a program and JSON.
-        with (
-            contextlib.redirect_stdout(sys.stderr)
-            if arguments.json
-            else contextlib.nullcontext()
-        ):
-            document, tables = COMMANDS[arguments.command](arguments)
-        _print(document, tables, arguments.json)
-    except CommandError as error:
-        message = " ".join(str(error).split())
-        print(f"keras-l2l: error: {message}", file=sys.stderr)
-        return _USER_ERROR
-    except KeyboardInterrupt:
-        print("keras-l2l: interrupted.", file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:  # Its reader, such as `head`, has seen enough.
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    return 0
+        return (
+            application.main(argv, prog_name="keras-l2l", standalone_mode=False)
+            or 0
+        )
+    except click.ClickException as error:
+        message = " ".join(error.format_message().split())
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            message += f" (see `{error.ctx.command_path} --help`)"
+        if error.exit_code == USER_ERROR:
+            message = f"error: {message}"
+        return _fail(message, error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted before anything was begun.", INTERRUPTED)
 
 
-def _print(document, tables, as_json):
-    if as_json:
-        text = json.dumps(document, indent=2, allow_nan=False, default=str)
-        print(text, flush=True)
-        return
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(width=width, highlight=False)
-    for table in tables:
-        console.print(table, markup=False)
+def _fail(message: str, status: int) -> int:
+    print(f"keras-l2l: {message}", file=sys.stderr)
+    return status

@@ -88,7 +88,8 @@ def load(name: str | os.PathLike[str]) -> Recipe:
 
     Example:
 
-    >>> recipe = recipe_files.load("lstm-digits")
+    >>> load("lstm-digits").task
+    'digits_mlp'
     """
     # Its rules and tasks need TensorFlow, which a list of recipes does not.
     from keras_l2l.reproduction import components

@@ -53,9 +53,11 @@ def run(
 
     Example:
 
-    >>> recipe = recipe_files.load("lstm-digits")
-    >>> runner.run(recipe, "runs/lstm-digits")
-    PosixPath('runs/lstm-digits/lstm-digits')
+    ```python
+    recipe = recipe_files.load("lstm-digits")
+    path = runner.run(recipe, "runs/lstm-digits")
+    rule = keras_l2l.load_rule(path)
+    ```
     """
     recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)

@@ -1,22 +1,20 @@
-import ast
 import json
 import math
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
+import tomllib
 
+import keras
 import pytest
 from rich.console import Console
 
-from keras_l2l import cli, packaged_files, presets, rules
-from keras_l2l.cli import __main__, commands, main
-from keras_l2l.cli.arguments import make_parser
+from keras_l2l import packaged_files, presets, rules
+from keras_l2l.cli import main
+from keras_l2l.cli.application import application
 from keras_l2l.evaluation.learning_rate_sweep import Sweep
 from keras_l2l.evaluation.results import Comparison, Record
 from keras_l2l.reports import tables
-from keras_l2l.reproduction import runner
+from keras_l2l.reproduction import paper, recipe_files, runner
 
 TINY = ["--steps", "4", "--seeds", "2", "--sweep-seeds", "1"]
 FILES = {"learning_curves.png", "learning_curves.csv", "comparison.json"}
@@ -124,12 +122,15 @@ def test_the_table_warns_of_weak_baselines(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: COMMAND"),
-        (["comparee"], "invalid choice: 'comparee'"),
-        (["compare", "--task", "digitz"], "did you mean 'digits'?"),
-        (["compare", "--steps", "0"], "at least 1, received '0'"),
-        (["compare", "--seeds", "many"], "--seeds: expected an integer"),
-        (["compare", "--seed", "-1"], "at least 0, received '-1'"),
+        ([], "Missing command"),
+        (["comparee"], "Did you mean 'compare'?"),
+        (["compare", "--task", "digitz"], "not one of 'digits', 'mnist'"),
+        (["compare", "--steps", "0"], "0 is not in the range x>=1"),
+        (
+            ["compare", "--seeds", "many"],
+            "'--seeds': 'many' is not a valid integer",
+        ),
+        (["compare", "--seed", "-1"], "-1 is not in the range x>=0"),
         (["compare", "--rule", "genreal"], "mean 'general'?"),
         (["compare", "--task", "quadratic", "--units", "3"], "--units"),
         (["compare", "--activation", "rellu"], "rellu"),
@@ -137,17 +138,26 @@ def test_the_table_warns_of_weak_baselines(capsys):
         (["compare", "--output", "a_file/below"], "--output must be writable"),
         (["inspect", "nowhere"], "'nowhere'"),
         (["inspect", "."], "manifest.json"),
-        (["inspect"], "required: NAME_OR_PATH"),
+        (["inspect"], "Missing argument 'NAME_OR_PATH'"),
         (["meta-train", "lstm-digit"], "Did you mean 'lstm-digits'?"),
         (
             ["meta-train", "lstm-digits", "--output", "a_file"],
             "--output must be writable",
         ),
         (["meta-train", "lstm-digits", "--epochs", "x"], "--epochs"),
+        (["meta-train", "nowhere.toml"], "'nowhere.toml'"),
+        (["meta-train", "broken.toml"], "`stages[0].unrol` is unknown"),
+        (["recipes", "lstm-digit"], "Did you mean 'lstm-digits'?"),
+        (["reproduce", "mnis"], "Did you mean 'mnist'?"),
+        (["presets", "--jason"], "'--json'"),
     ],
 )
 def test_mistakes_are_one_line(shelf, here, capsys, arguments, message):
     (here / "a_file").touch()
+    (here / "broken.toml").write_text(
+        'description = ""\nrule = "RNNprop"\ntask = "Quadratic"\n'
+        "[[stages]]\nunrol = 20\n"
+    )
     assert message in one_line_error(capsys, *arguments)
 
 
@@ -173,22 +183,64 @@ def test_a_full_disk_is_one_line(shelf, here, capsys, monkeypatch):
     assert "No space left" in message
 
 
-def test_interruption(capsys, monkeypatch):
-    def interrupt(_):
+@pytest.mark.parametrize(
+    ("arguments", "function", "kept"),
+    [
+        (["presets"], "keras_l2l.presets.describe", "before anything"),
+        (
+            ["inspect", "general"],
+            "keras_l2l.presets.resolve_rule",
+            "before anything",
+        ),
+        (
+            ["compare", "--task", "quadratic"],
+            "keras_l2l.evaluation.compare",
+            "Nothing was kept: the same command begins anew",
+        ),
+        (
+            ["benchmark", "--optimizers", "Adam, untuned"],
+            "keras_l2l.evaluation.run_benchmark",
+            "are kept in l2l_benchmark/; the same command goes on",
+        ),
+        (
+            ["meta-train", "lstm-digits"],
+            "keras_l2l.reproduction.runner.run",
+            "are kept in runs/lstm-digits/; the same command goes on",
+        ),
+        (
+            ["reproduce", "mnist"],
+            "keras_l2l.reproduction.paper.reproduce",
+            "is kept in runs/paper/mnist/; the same command goes on",
+        ),
+    ],
+)
+def test_an_interruption_tells_what_was_kept(
+    shelf, here, capsys, monkeypatch, arguments, function, kept
+):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(commands.COMMANDS, "presets", interrupt)
-    assert main(["presets"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(function, interrupt)
+    assert main(arguments) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("keras-l2l: interrupted")
+    assert error.count("\n") == 1
+    assert kept in error
 
 
 def test_bugs_are_not_hidden(monkeypatch):
-    def stumble(_):
+    def stumble(**_):
         raise ValueError("a bug")
 
-    monkeypatch.setitem(commands.COMMANDS, "presets", stumble)
+    monkeypatch.setattr(application.commands["presets"], "callback", stumble)
     with pytest.raises(ValueError, match="a bug"):
         main(["presets"])
+
+
+def test_another_backend_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "numpy")
+    error = one_line_error(capsys, "presets")
+    assert "KERAS_BACKEND=tensorflow. Received: 'numpy'" in error
 
 
 def test_presets(shelf, capsys):
@@ -213,14 +265,6 @@ def test_scores_are_summed_up(capsys):
     text = capsys.readouterr().out
     assert "test_loss 100: 3 ± 0.71 (5 values)" in text
     assert "seeds: 9 values" in text
-
-
-def test_a_reader_that_stops_early():
-    command = f"{sys.executable} -m keras_l2l.cli presets --json"
-    process = subprocess.run(
-        f"{command} | true", shell=True, capture_output=True, check=True
-    )
-    assert b"Traceback" not in process.stderr
 
 
 def test_no_presets(tmp_path, capsys, monkeypatch):
@@ -292,71 +336,56 @@ def test_meta_train_as_json(recipe_calls, here, exported, capsys):
     assert recipe_calls == [("lstm-digits", "out", arguments)]
 
 
-def test_meta_train_interrupted(here, capsys, monkeypatch):
-    def run(*_, **__):
-        raise KeyboardInterrupt
+def test_meta_train_by_a_recipe_of_ones_own(recipe_calls, here, capsys):
+    assert main(["recipes", "lstm-digits"]) == 0
+    (here / "mine.toml").write_text(capsys.readouterr().out)
+    assert main(["meta-train", "mine.toml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == "mine"
+    name, output, _ = recipe_calls[0]
+    assert (name, output) == ("mine", str(pathlib.Path("runs", "mine")))
 
-    monkeypatch.setattr(runner, "run", run)
-    assert main(["meta-train", "lstm-digits"]) == 130
-    assert "goes on from the last" in capsys.readouterr().err
+
+def test_recipes(capsys):
+    assert main(["recipes"]) == 0
+    table = capsys.readouterr().out
+    assert main(["recipes", "--json"]) == 0
+    descriptions = json.loads(capsys.readouterr().out)
+    assert tuple(descriptions) == recipe_files.names()
+    assert all(name in table for name in descriptions)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *([], ["compare"], ["meta-train"], ["reproduce"], ["presets"]),
-        ["inspect"],
-    ],
-)
+@pytest.mark.parametrize("name", recipe_files.names())
+def test_a_recipe_is_printed_as_it_is(name, capsys):
+    assert main(["recipes", name]) == 0
+    printed = capsys.readouterr().out
+    assert printed == recipe_files.path(name).read_text(encoding="utf-8")
+    assert main(["recipes", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == tomllib.loads(printed)
+
+
+@pytest.mark.parametrize("command", ["", *application.commands])
 def test_help(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*command, "--help"])
-    assert stop.value.code == 0
+    assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    assert "usage: keras-l2l" in text
-    if command:
-        assert "--seed" in text
-        assert "--json" in text
+    assert "Usage: keras-l2l" in text
+    assert ("--json" in text) == bool(command)
 
 
-def test_the_command_line_imports_nothing_heavy_at_its_top():
-    for file in pathlib.Path(cli.__file__).parent.glob("*.py"):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                modules = [node.module]
-            else:
-                continue
-            for module in modules:
-                is_ours = module.startswith("keras_l2l.cli")
-                assert is_ours or module in sys.stdlib_module_names
-
-
-def test_as_a_process(exported):
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "keras_l2l.cli"),
-            *("inspect", str(exported), "--json"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(process.stdout)["config"]["units"] == 2
-
-
-@pytest.mark.parametrize("chosen", [None, "false"])
-def test_a_process_has_the_allocator_of_tensorflow(monkeypatch, chosen):
-    name = "TF_CPU_ALLOCATOR_USE_BFC"
-    monkeypatch.setattr(os, "environ", {name: chosen} if chosen else {})
-    monkeypatch.setattr(__main__, "main", lambda: 3)
-    with pytest.raises(SystemExit) as stop:
-        __main__.run()
-    assert stop.value.code == 3
-    assert os.environ == {name: chosen or "true"}
+def test_help_names_what_there_is(capsys):
+    for command, names in (
+        ("meta-train", recipe_files.names()),
+        ("reproduce", paper.names()),
+    ):
+        main([command, "--help"])
+        text = capsys.readouterr().out
+        assert all(f"\n  {name} " in text for name in names)
 
 
 def test_the_default_rule_is_the_default_preset():
-    # Written out in the parser, which does not import `presets`.
-    assert make_parser().parse_args(["compare"]).rule == presets.DEFAULT
+    # Written out in the options, which do not import `presets`.
+    (rule,) = (
+        option
+        for option in application.commands["compare"].params
+        if option.name == "rule"
+    )
+    assert rule.default == presets.DEFAULT

@@ -1,0 +1,40 @@
+"""How a command fails: in one line, with an exit status."""
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class CommandError(click.ClickException):
+    """A mistake that the user can put right: reported in one line."""
+
+    exit_code = USER_ERROR
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: one line says what was kept and how to go on."""
+
+    exit_code = INTERRUPTED
+
+
+@contextlib.contextmanager
+def user_errors(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turns errors of these kinds into `CommandError`s."""
+    try:
+        yield
+    except kinds as error:
+        text = str(error) or type(error).__name__
+        raise CommandError(f"{prefix}{text}") from error
+
+
+@contextlib.contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Turns Ctrl-C into `Interrupted`; the message says what was kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(message) from error

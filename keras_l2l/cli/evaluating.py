@@ -1,0 +1,290 @@
+"""Commands that judge a rule: `compare`, `benchmark` and `inspect`."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from keras_l2l.cli import options
+from keras_l2l.cli.application import application
+from keras_l2l.cli.errors import CommandError, interruptible, user_errors
+
+TASKS = ("digits", "mnist", "quadratic")
+
+
+@application.command("compare")
+@options.rule()
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    default="digits",
+    show_default=True,
+    help="What the optimizers train.",
+)
+@options.count("--units", "Units of a hidden layer of digits and mnist.")
+@options.count("--depth", "Hidden layers of digits and mnist.")
+@click.option(
+    "--activation", metavar="NAME", help="Activation of digits and mnist."
+)
+@options.count("--batch-size", "Batch size of digits and mnist.")
+@options.count("--steps", "Updates in a run.", 100)
+@options.count("--seeds", "Runs of each optimizer.", 10)
+@options.count("--sweep-seeds", "Runs for each learning rate.", 5)
+@options.count("--test-every", "Test after each N steps.", shown="the last")
+@options.output("Where plot and figures are written.", "l2l_compare")
+@options.seed("Seed of all runs.", 0)
+def compare(
+    rule: str,
+    task: str,
+    units: int | None,
+    depth: int | None,
+    activation: str | None,
+    batch_size: int | None,
+    steps: int,
+    seeds: int,
+    sweep_seeds: int,
+    test_every: int | None,
+    output: pathlib.Path,
+    seed: int,
+) -> tuple[Any, list[Any]]:
+    """Compare a learned rule with SGD, NAG, RMSprop and Adam.
+
+    Their learning rates are tuned first.
+    """
+    from keras_l2l import evaluation
+    from keras_l2l.reports import tables
+
+    loaded = options.load_rule(rule)
+    output = options.writable_directory(output)
+    network = {
+        "units": units,
+        "depth": depth,
+        "activation": activation,
+        "batch_size": batch_size,
+    }
+    made_task = _make_task(
+        task, {k: v for k, v in network.items() if v is not None}
+    )
+    name = pathlib.Path(rule).name
+    if name in evaluation.BASELINES:
+        name = f"{name} (learned)"
+    with (
+        interruptible(
+            "interrupted. Nothing was kept: the same command begins anew; "
+            "fewer --seeds, --sweep-seeds or --steps make it shorter."
+        ),
+        _progress_bar() as progress,
+    ):
+        comparison = evaluation.compare(
+            loaded,
+            made_task,
+            steps=steps,
+            seeds=seeds,
+            sweep_seeds=sweep_seeds,
+            test_every=test_every,
+            seed=seed,
+            name=name,
+            progress=progress,
+        )
+    files = _write(comparison, output)
+    return [record.to_dict() for record in comparison.records], [
+        *tables.comparison_table(comparison),
+        f"Wrote {', '.join(files)} to {output}{os.sep}",
+    ]
+
+
+@application.command("benchmark")
+@options.rule()
+@click.option(
+    "--tasks",
+    multiple=True,
+    metavar="NAME",
+    show_default="all",
+    help="One of the tasks; can be repeated.",
+)
+@click.option(
+    "--optimizers",
+    multiple=True,
+    metavar="NAME",
+    show_default="all",
+    help="One of the optimizers; can be repeated.",
+)
+@options.count("--seeds", "Runs of each optimizer.", 5)
+@options.count("--sweep-seeds", "Runs for each learning rate.", 2)
+@options.output("Where runs and report are kept.", "l2l_benchmark")
+@options.seed("Seed of all runs.", 0)
+def benchmark(
+    rule: str,
+    tasks: tuple[str, ...],
+    optimizers: tuple[str, ...],
+    seeds: int,
+    sweep_seeds: int,
+    output: pathlib.Path,
+    seed: int,
+) -> tuple[Any, list[Any]]:
+    """Compare a learned rule with others on unseen tasks at real size.
+
+    Takes hours; a benchmark that was stopped goes on when it is started
+    again.
+    """
+    from keras_l2l import evaluation, reports
+    from keras_l2l.tasks.benchmark_suite import SUITE
+
+    loaded = options.load_rule(rule)
+    output = options.writable_directory(output)
+    name = pathlib.Path(rule).name
+    specs = {
+        name: evaluation.learned_spec(loaded),
+        f"{name}, total steps": evaluation.learned_spec(loaded, True),
+        **options.chosen(
+            "--optimizers", optimizers, evaluation.BENCHMARK_OPTIMIZERS
+        ),
+    }
+    suite = {
+        name: dataclasses.replace(
+            task, make=functools.partial(_make_suite_task, name, task)
+        )
+        for name, task in options.chosen("--tasks", tasks, SUITE).items()
+    }
+    with (
+        interruptible(
+            f"interrupted. The runs that had ended are kept in {output}"
+            f"{os.sep}; the same command goes on from there."
+        ),
+        user_errors(ValueError, OSError),
+    ):
+        comparisons = evaluation.run_benchmark(
+            suite,
+            specs,
+            output / "runs",
+            seeds=seeds,
+            sweep_seeds=sweep_seeds,
+            seed=seed,
+            progress=lambda run, done, total: print(
+                f"{done}/{total} {run}", file=sys.stderr
+            ),
+        )
+        files = reports.write_report(comparisons, output)
+    rows = evaluation.summarize(comparisons)
+    return {
+        "rows": evaluation.to_json(rows),
+        "geometric_means": evaluation.to_json(evaluation.geometric_means(rows)),
+    }, [
+        *reports.benchmark_tables(comparisons),
+        f"Wrote {', '.join(files)} to {output}{os.sep}",
+    ]
+
+
+@application.command("inspect")
+@options.rule_argument()
+@options.seed("Seed of the gradients of the timing.", 0)
+def inspect(rule: str, seed: int) -> tuple[Any, list[Any]]:
+    """Show what a rule is and what it costs. Runs no code of its author."""
+    from keras_l2l import presets
+    from keras_l2l.evaluation.cost import measure_cost
+    from keras_l2l.reports import tables
+    from keras_l2l.serialization import saved_model
+
+    loaded = options.load_rule(rule)
+    directory = presets.path(rule) if rule in presets.names() else rule
+    manifest = saved_model.read_manifest(directory)
+    cost = measure_cost(loaded, seed=seed)
+    document = {
+        "rule": manifest["rule"]["class_name"],
+        "config": manifest["rule"]["config"],
+        "description": manifest["description"],
+        "meta_parameters": cost.meta_parameters,
+        "state_floats_per_coordinate": cost.state_floats,
+        "state_bytes_per_coordinate": cost.state_bytes,
+        "update_nanoseconds_per_coordinate": cost.update_nanoseconds,
+        "measured_coordinates": cost.coordinates,
+        "manifest": manifest,
+    }
+    details = {
+        "Rule": document["rule"],
+        "Description": manifest["description"] or "none",
+        "Path": str(directory),
+        "Configuration": manifest["rule"]["config"],
+        "Meta-parameters": f"{cost.meta_parameters:,}",
+        "Hidden state": (
+            f"{cost.state_floats:g} numbers, {cost.state_bytes:g} bytes, for "
+            "each parameter of the model"
+        ),
+        "Update": (
+            f"{cost.update_nanoseconds:.3g} ns for each parameter of the "
+            f"model (measured here on {cost.coordinates:,})"
+        ),
+        "Scores": manifest["scores"],
+        "Seed": manifest["seed"],
+        "Recipe": manifest["recipe"] or "none",
+        "Versions": manifest["versions"],
+    }
+    return document, tables.detail_table(details)
+
+
+def _make_task(name: str, network: dict[str, Any]) -> Any:
+    from keras_l2l import tasks
+
+    if name == "quadratic":
+        if network:
+            raise CommandError(
+                f"--{next(iter(network)).replace('_', '-')} does not apply to "
+                "the task 'quadratic', which has no network. Leave it out, or "
+                "choose --task digits or mnist"
+            )
+        return tasks.Quadratic()
+    make = {"digits": tasks.digits_mlp, "mnist": tasks.mnist_mlp}[name]
+    with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
+        return make(**network)
+
+
+def _make_suite_task(name: str, task: Any) -> Any:
+    with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
+        return task.make()
+
+
+def _write(comparison: Any, output: pathlib.Path) -> list[str]:
+    """Writes a comparison and returns the names of the files."""
+    from keras_l2l.reports import plots
+
+    writers = {
+        "learning_curves.png": lambda path: plots.plot_learning_curves(
+            comparison, path
+        ),
+        "learning_curves.csv": comparison.write_csv,
+        "comparison.json": comparison.write_json,
+    }
+    with user_errors(OSError):
+        for file, write in writers.items():
+            write(output / file)
+    return list(writers)
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function for `evaluation.compare`; the bar is on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task = bar.add_task("Training", total=None)
+
+        def progress(optimizer: str, done: int, total: int) -> None:
+            bar.update(task, description=optimizer, completed=done, total=total)
+
+        yield progress

@@ -1,0 +1,109 @@
+"""Commands that meta-train: `meta-train` and `recipes`."""
+
+import os
+import pathlib
+import tomllib
+from typing import Any
+
+import click
+
+from keras_l2l.cli import options
+from keras_l2l.cli.application import application
+from keras_l2l.cli.errors import interruptible, user_errors
+from keras_l2l.reproduction import recipe_files
+
+
+def _complete_recipe(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    names = recipe_files.names()
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@application.command(
+    "meta-train", known=recipe_files.descriptions, known_title="Recipes"
+)
+@click.argument("recipe", shell_complete=_complete_recipe)
+@options.output("Where rule and backups are kept.", shown="runs/RECIPE")
+@options.count("--epochs", "Epochs of each stage.", shown="those of the recipe")
+@options.count(
+    "--steps-per-epoch", "Outer steps in an epoch.", shown="those of the recipe"
+)
+@click.option(
+    "--verbose",
+    is_flag=True,
+    help="Show a progress bar in place of a line an epoch.",
+)
+@options.seed("Seed of rule and episodes.", shown="that of the recipe")
+def meta_train(
+    recipe: str,
+    output: pathlib.Path | None,
+    epochs: int | None,
+    steps_per_epoch: int | None,
+    verbose: bool,
+    seed: int | None,
+) -> tuple[Any, list[Any]]:
+    """Meta-train a rule by a recipe and export it.
+
+    RECIPE is the name of a recipe, or the path of a TOML file; `keras-l2l
+    recipes NAME` prints one to start from. A run that was stopped goes on
+    when it is started again.
+    """
+    from keras_l2l.reports import tables
+    from keras_l2l.reproduction import runner
+    from keras_l2l.serialization import saved_model
+
+    with user_errors(ValueError, OSError):
+        loaded = recipe_files.load(recipe)
+    output = options.writable_directory(
+        output or pathlib.Path("runs", loaded.name)
+    )
+    with (
+        interruptible(
+            "interrupted. The epochs that had ended are kept in "
+            f"{output}{os.sep}; the same command goes on from there."
+        ),
+        user_errors(ValueError, OSError),
+    ):
+        path = runner.run(
+            loaded,
+            output,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            verbose=1 if verbose else 2,
+        )
+    manifest = saved_model.read_manifest(path)
+    document = {
+        "recipe": loaded.name,
+        "path": str(path),
+        "seed": manifest["seed"],
+        "scores": manifest["scores"],
+    }
+    return document, tables.detail_table(document)
+
+
+@application.command("recipes", needs_keras=False)
+@click.argument("name", required=False, shell_complete=_complete_recipe)
+def recipes(name: str | None) -> tuple[Any, list[Any]]:
+    """List the recipes, or print one as TOML, to start from.
+
+    \b
+    keras-l2l recipes lstm-digits > mine.toml
+    keras-l2l meta-train mine.toml
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if name is not None:
+        with user_errors(ValueError, OSError):
+            text = recipe_files.path(name).read_text(encoding="utf-8")
+        return tomllib.loads(text), [text.rstrip()]
+    described = recipe_files.descriptions()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Recipe", no_wrap=True)
+    table.add_column("Description")
+    for key, description in described.items():
+        table.add_row(Text(key), Text(description))
+    return described, [table]

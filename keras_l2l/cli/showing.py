@@ -1,0 +1,87 @@
+"""Commands that show what is shipped: `presets` and `reproduce`."""
+
+import ast
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import click
+
+from keras_l2l import packaged_files
+from keras_l2l.cli import options
+from keras_l2l.cli.application import application
+from keras_l2l.cli.errors import interruptible, user_errors
+
+
+def _experiments() -> dict[str, str]:
+    """Dict from the names of the experiments to what they show."""
+    found = {}
+    for name, file in packaged_files.find("experiments", "*.py").items():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
+
+
+def _complete_experiment(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    names = packaged_files.find("experiments", "*.py")
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@application.command("reproduce", known=_experiments, known_title="Experiments")
+@click.argument(
+    "experiment", metavar="NAME", shell_complete=_complete_experiment
+)
+@click.option(
+    "--full",
+    is_flag=True,
+    help="All of it, as in the documentation; else only enough of it to see "
+    "what it does.",
+)
+@options.output("Where it writes to.", shown="runs/paper/NAME")
+@options.seed("Seed of all runs.", shown="that of the documentation")
+def reproduce(
+    experiment: str,
+    full: bool,
+    output: pathlib.Path | None,
+    seed: int | None,
+) -> tuple[Any, list[Any]]:
+    """Run an experiment of the paper: its tables and figures."""
+    from keras_l2l.reproduction import paper
+
+    with user_errors(ValueError):
+        paper.path(experiment)
+    output = options.writable_directory(
+        output or paper.default_output(experiment)
+    )
+    with (
+        interruptible(
+            "interrupted. What had ended is kept in "
+            f"{output}{os.sep}; the same command goes on from there."
+        ),
+        user_errors(ValueError, OSError),
+    ):
+        paper.reproduce(experiment, output, full=full, seed=seed)
+    files = sorted(path.name for path in output.iterdir() if path.is_file())
+    return {
+        "experiment": experiment,
+        "full": full,
+        "output": str(output),
+        "files": files,
+    }, [f"Wrote {', '.join(files)} to {output}{os.sep}"]
+
+
+@application.command("presets")
+@options.seed("Has no effect here.", 0)
+def list_presets(seed: int) -> tuple[Any, list[Any]]:
+    """List the rules that are shipped."""
+    from keras_l2l import presets
+    from keras_l2l.reports import tables
+
+    with user_errors(ValueError, OSError):
+        found = presets.describe()
+    return [dataclasses.asdict(preset) for preset in found], (
+        tables.preset_table(found)
+    )
