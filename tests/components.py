@@ -100,6 +100,9 @@ RULES = {
     "Hierarchical": lambda: _with_random_meta_parameters(
         rules.Hierarchical(units=4, coordinate_units=3, seed=1)
     ),
+    "Hierarchical-2": lambda: _with_random_meta_parameters(
+        rules.Hierarchical(units=4, coordinate_units=3, seed=1, version=2)
+    ),
 }
 
 # The rules that must equal an optimizer of Keras, step for step.

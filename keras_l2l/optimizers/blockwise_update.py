@@ -8,6 +8,9 @@ from keras_l2l.rules import RuleState
 
 # A rule's network has some hundred numbers for each coordinate in flight.
 BLOCK_SIZE = 2**14
+# A rule of whole tensors has fewer, and stacks tensors of one shape: as many
+# blocks share a call.
+_BLOCKS_OF_TENSORS = 16
 
 
 def update_in_blocks(
@@ -136,14 +139,20 @@ def _groups(rule, variables, block_size):
     """Lists of the indices of variables that share a call."""
     if rule.granularity == "model":
         return [list(range(len(variables)))]
+    order = list(range(len(variables)))
+    if rule.granularity == "tensor":
+        # Equal shapes side by side, as the rule stacks them.
+        shapes = [tuple(variable.shape) for variable in variables]
+        order.sort(key=lambda index: shapes.index(shapes[index]))
+        block_size *= _BLOCKS_OF_TENSORS
     groups: list[list[int]] = [[]]
     size = 0
-    for index, variable in enumerate(variables):
-        if groups[-1] and size + _size(variable) > block_size:
+    for index in order:
+        if groups[-1] and size + _size(variables[index]) > block_size:
             groups.append([])
             size = 0
         groups[-1].append(index)
-        size += _size(variable)
+        size += _size(variables[index])
     return groups
 
 

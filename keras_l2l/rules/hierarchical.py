@@ -1,38 +1,29 @@
 """A recurrent cell for each tensor over a small network for each coordinate."""
 
-import functools
-import math
-import operator
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_l2l import checks
-from keras_l2l.rules import preprocessing, tensor_features
+from keras_l2l.rules import preprocessing, step_sizes, tensor_features
 from keras_l2l.rules.base import RuleState, UpdateRule
-from keras_l2l.rules.orthogonalization import (
-    as_matrix,
-    matrix_shape,
-    orthogonalize,
-)
+from keras_l2l.rules.orthogonalization import matrix_shape, orthogonalize
+from keras_l2l.rules.stacking import ShapeStacks
 
 # Decays of the two momenta and of the second moment.
-_BETAS = (0.9, 0.99)
-_BETA_OF_SQUARES = 0.99
+_BETAS = {"fast": 0.9, "slow": 0.99, "square": 0.99}
 
 # What the rule does while its networks put out zero: Nesterov momentum, steps
 # of this share of a tensor's size, falling with the root of the time.
 _NOMINAL_WEIGHTS = (0.1, 0.9, 0.0)
-_NOMINAL_STEP = 0.035
-_NOMINAL_TIME = 50.0
 _NOMINAL_GATE = 3.0
+_NOMINAL_DECAY = 0.1
 
-_VECTOR_SIZE = 0.1
-_TENSOR_OUTPUTS = 5
+# Outputs of the GRU for each tensor, by version.
+_TENSOR_OUTPUTS = {1: 5, 2: 7}
 _COORDINATE_INPUTS = 4
 _EPSILON = 1e-12
-# Of a tensor that has not been updated yet: there may be no values before.
+# Stands for the size of a tensor before its first update.
 _UNKNOWN_SIZE = -1.0
 
 
@@ -56,11 +47,20 @@ class Hierarchical(UpdateRule):
     Nothing depends on the scale of the gradients, and no number of steps
     need be known. 12 bytes of state a coordinate.
 
+    The second version knows when the gradient vanishes. The step of a tensor
+    is multiplied by a power of the ratio of its gradient to a running maximum:
+    a learned one, nominally 3/4 for matrices, 1/2 for vectors. So a zero
+    gradient changes nothing, and weights stop growing once the data are
+    fitted. Steps of matrices are relative to the size at the start, with a
+    weak weight decay, learned too; those of vectors are relative to the size
+    now, so that a bias reaches targets of any size.
+
     Args:
         units: Integer. Units of the GRU. Defaults to `16`.
         coordinate_units: Integer. Hidden units of the network for each
             coordinate. Defaults to `8`.
         seed: Integer. Of the initial meta-parameters. Defaults to `0`.
+        version: `1` or `2`. Defaults to `1`, that of files which name none.
         name: String. The name of the rule.
         dtype: The dtype of the computation. Defaults to `"float32"`.
 
@@ -74,13 +74,25 @@ class Hierarchical(UpdateRule):
     """
 
     def __init__(
-        self, units=16, coordinate_units=8, seed=0, name=None, **kwargs
+        self,
+        units=16,
+        coordinate_units=8,
+        seed=0,
+        version=1,
+        name=None,
+        **kwargs,
     ):
         super().__init__(name=name, **kwargs)
+        if version not in _TENSOR_OUTPUTS:
+            raise ValueError(
+                f"Argument `version` must be one of {list(_TENSOR_OUTPUTS)}. "
+                f"Received: version={version!r}"
+            )
         checks.positive_integers(units=units, coordinate_units=coordinate_units)
         self.units = units
         self.coordinate_units = coordinate_units
         self.seed = seed
+        self.version = version
         seeds = iter(np.random.SeedSequence(seed).generate_state(3).tolist())
 
         def add(name, shape, is_random=True):
@@ -94,15 +106,13 @@ class Hierarchical(UpdateRule):
             )
 
         # Update gate, reset gate and candidate side by side, as in Keras.
-        self.kernel = add("kernel", (tensor_features.COUNT, 3 * units))
+        features = tensor_features.COUNTS[version]
+        self.kernel = add("kernel", (features, 3 * units))
         self.recurrent_kernel = add("recurrent_kernel", (units, 3 * units))
         self.bias = add("bias", (3 * units,), False)
-        self.tensor_output = add(
-            "tensor_output", (units, _TENSOR_OUTPUTS), False
-        )
-        self.tensor_output_bias = add(
-            "tensor_output_bias", (_TENSOR_OUTPUTS,), False
-        )
+        outputs = _TENSOR_OUTPUTS[version]
+        self.tensor_output = add("tensor_output", (units, outputs), False)
+        self.tensor_output_bias = add("tensor_output_bias", (outputs,), False)
         self.coordinate_kernel = add(
             "coordinate_kernel", (_COORDINATE_INPUTS, coordinate_units)
         )
@@ -119,6 +129,7 @@ class Hierarchical(UpdateRule):
 
     def initial_state(self, parameters):
         dtype = self.compute_dtype
+        peak = {"peak": ops.zeros((), dtype)} if self.version == 2 else {}
         return RuleState(
             local=[
                 {
@@ -127,6 +138,7 @@ class Hierarchical(UpdateRule):
                     "square": ops.zeros(ops.shape(p), dtype),
                     "first_size": ops.full((), _UNKNOWN_SIZE, dtype),
                     "cell": ops.zeros((self.units,), dtype),
+                    **peak,
                 }
                 for p in parameters
             ],
@@ -134,46 +146,49 @@ class Hierarchical(UpdateRule):
         )
 
     def call(self, gradients, parameters, state):
-        # Scalars of all tensors are computed side by side, `[K]` each: a model
-        # has hundreds of tensors, and each operation takes time to trace.
         step = state.shared["step"] + 1.0
-        values = [ops.cast(p, self.compute_dtype) for p in parameters]
-        moments = [
-            _next_moments(
-                preprocessing.finite(ops.cast(g, self.compute_dtype)), local
-            )
-            for g, local in zip(gradients, state.local)
-        ]
-        corrections = _bias_corrections(step)
-        inputs = [_normalized(g, m, corrections) for g, m in moments]
-        sizes = ops.stack([_size(value) for value in values])
-        first_sizes = ops.stack([local["first_size"] for local in state.local])
-        # The size of a tensor before its first update, taken at that update.
-        first_sizes = ops.where(first_sizes < 0.0, sizes, first_sizes)
-        cell = self._next_cell(
-            tensor_features.tensor_features(
-                inputs, values, sizes, first_sizes, step
-            ),
-            ops.stack([local["cell"] for local in state.local]),
+        stacks = ShapeStacks(parameters, self.compute_dtype)
+        values = stacks.stack(parameters)
+        gradients = [preprocessing.finite(g) for g in stacks.stack(gradients)]
+        moments, inputs = _next_moments(
+            gradients,
+            {
+                name: stacks.stack([local[name] for local in state.local])
+                for name in _BETAS
+            },
+            step,
         )
-        outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
-        updates = self._updates(
+        # Scalars of all tensors are computed side by side, `[K]` each.
+        scalars, arguments = self._steer(
+            gradients,
             inputs,
             values,
-            ops.unstack(sizes),
-            _step_sizes(values, sizes, first_sizes, outputs[:, 0], step),
-            outputs,
-            ops.matmul(cell, self.coordinate_bias),
+            stacks,
+            {
+                name: stacks.stack_scalars([loc[name] for loc in state.local])
+                for name in state.local[0]
+                if name not in _BETAS
+            },
+            step,
         )
+        updates = [
+            self._update(*stack)
+            for stack in zip(
+                inputs, values, stacks.shapes, *map(stacks.split, arguments)
+            )
+        ]
+        local = {
+            **{name: stacks.unstack(value) for name, value in moments.items()},
+            **{
+                name: stacks.unstack_scalars(value)
+                for name, value in scalars.items()
+            },
+        }
         return [
-            ops.cast(update, p.dtype) for update, p in zip(updates, parameters)
+            ops.cast(update, p.dtype)
+            for update, p in zip(stacks.unstack(updates), parameters)
         ], RuleState(
-            [
-                {**m, "first_size": first_size, "cell": next_cell}
-                for (_, m), first_size, next_cell in zip(
-                    moments, ops.unstack(first_sizes), ops.unstack(cell)
-                )
-            ],
+            [dict(zip(local, values)) for values in zip(*local.values())],
             {"step": step},
         )
 
@@ -183,7 +198,54 @@ class Hierarchical(UpdateRule):
             "units": self.units,
             "coordinate_units": self.coordinate_units,
             "seed": self.seed,
+            # Files older than the argument have none.
+            **({} if self.version == 1 else {"version": self.version}),
         }
+
+    def _steer(self, gradients, inputs, values, stacks, scalars, step):
+        """What the GRU does to the K tensors.
+
+        Args:
+            gradients: List of stacks `[k, n]`.
+            inputs: List of stacks `[k, 3, n]`, from `_next_moments`.
+            values: List of stacks `[k, n]`, the parameters.
+            stacks: The `ShapeStacks`.
+            scalars: Dict of tensors `[K, …]`, the hidden state of the tensors.
+            step: Scalar, counted from 1.
+
+        Returns:
+            Tuple of the next `scalars`, and of the arguments of `_update`, for
+            all tensors: tensors `[K, …]`.
+        """
+        shapes = stacks.repeat(stacks.shapes)
+        sizes = _sizes(values)
+        # The size of a tensor before its first update, taken at that update.
+        first_sizes = ops.where(
+            scalars["first_size"] < 0.0, sizes, scalars["first_size"]
+        )
+        scalars = {**scalars, "first_size": first_sizes}
+        features = tensor_features.tensor_features(
+            inputs, shapes, sizes, first_sizes, step
+        )
+        if self.version == 2:
+            ratios, scalars["peak"] = step_sizes.gradient_ratios(
+                _sizes(gradients), scalars["peak"]
+            )
+            features = ops.concatenate(
+                [features, tensor_features.ratio_features(ratios)], axis=-1
+            )
+        scalars["cell"] = cell = self._next_cell(features, scalars["cell"])
+        outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
+        steps = step_sizes.relative_steps(outputs[:, 0], step)
+        if self.version == 2:
+            steps = steps * step_sizes.powers_of_ratios(
+                shapes, ratios, outputs[:, 5]
+            )
+            scales = step_sizes.robust_scales(shapes, sizes, first_sizes)
+        else:
+            scales = step_sizes.mean_scales(shapes, sizes, first_sizes)
+        biases = ops.matmul(cell, self.coordinate_bias)
+        return scalars, (sizes, steps, scales, outputs, biases)
 
     def _next_cell(self, inputs, cell):
         """The GRU of all tensors: `[K, features]` and `[K, units]`."""
@@ -199,121 +261,110 @@ class Hierarchical(UpdateRule):
         candidate = ops.tanh(candidate + reset * of_candidate)
         return update * cell + (1.0 - update) * candidate
 
-    def _updates(self, inputs, values, sizes, step_sizes, outputs, biases):
-        """The updates of all tensors.
+    def _update(self, inputs, value, shape, size, step, scale, outputs, bias):
+        """The updates of k tensors of one shape, n coordinates each.
 
         Args:
-            inputs: List of lists of three tensors, from `_normalized`.
-            values: List of tensors, the parameters.
-            sizes: List of scalars, their sizes.
-            step_sizes: List of scalars, the sizes that updates are to have.
-            outputs: Tensor `[K, 5]`, from the GRU.
-            biases: Tensor `[K, coordinate_units]`, from the GRU.
+            inputs: Tensor `[k, 3, n]`, from `_next_moments`.
+            value: Tensor `[k, n]`, the parameters.
+            shape: Tuple, the shape of each of them.
+            size: Tensor `[k]`, their sizes.
+            step: Tensor `[k]`, steps relative to the scale.
+            scale: Tensor `[k]`.
+            outputs: Tensor `[k, m]`, from the GRU.
+            bias: Tensor `[k, coordinate_units]`, of the coordinate network.
+
+        Returns:
+            Tensor `[k, n]`.
         """
-        nominal = ops.array(_NOMINAL_WEIGHTS, outputs.dtype)
-        weights = _scalars(nominal + outputs[:, 1:4])
-        gates = ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs[:, 4])
-        gates, others = ops.unstack(gates), ops.unstack(1.0 - gates)
-        biases = _scalars(biases)
-        network = (
-            _scalars(ops.transpose(self.coordinate_kernel)),
-            ops.unstack(self.coordinate_output),
+        weights = ops.array(_NOMINAL_WEIGHTS, outputs.dtype) + outputs[:, 1:4]
+        hidden = self._hidden(inputs, value / size[:, None], bias)
+        direction = _weighted_sum(weights, inputs) + _weighted_sum(
+            self.coordinate_output, hidden
         )
-        updates = []
-        for i, value in enumerate(values):
-            direction = _dot(weights[i], inputs[i]) + _network(
-                network, [*inputs[i], value / sizes[i]], biases[i]
+        plain = direction / ops.maximum(1.0, _size(direction))
+        if len(shape) > 1:
+            gate = ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs[:, 4:5])
+            matrix = orthogonalize(
+                ops.reshape(direction, (-1, *matrix_shape(shape)))
             )
-            plain = direction / ops.maximum(1.0, _size(direction))
-            if len(value.shape) > 1:
-                matrix = orthogonalize(as_matrix(direction))
-                matrix = ops.reshape(matrix / _size(matrix), value.shape)
-                plain = gates[i] * matrix + others[i] * plain
-            updates.append(-step_sizes[i] * plain)
-        return updates
+            matrix = ops.reshape(matrix, ops.shape(direction))
+            plain = (gate / _divisor(matrix)) * matrix + (1.0 - gate) * plain
+        update = scale[:, None] * plain
+        if self.version == 2 and not step_sizes.is_vector(shape):
+            decay = _NOMINAL_DECAY * ops.exp(3.0 * ops.tanh(outputs[:, 6:7]))
+            update = update + decay * value
+        return -step[:, None] * update
+
+    def _hidden(self, inputs, value, bias):
+        """The hidden layer on every coordinate: `[k, coordinate_units, n]`."""
+        inputs = ops.concatenate([inputs, value[:, None]], axis=1)
+        # Bounded: a rare gradient is many times the root of its moment.
+        inputs = inputs / (1.0 + 0.3 * ops.abs(inputs))
+        kernel = ops.transpose(self.coordinate_kernel)
+        return ops.relu(ops.matmul(kernel, inputs) + bias[:, :, None])
 
 
-def _network(network, inputs, biases):
-    """One hidden layer on every coordinate, in the shape of the tensor."""
-    kernel, output = network
-    # Bounded: a rare gradient is many times the root of its moment.
-    inputs = [value / (1.0 + 0.3 * ops.abs(value)) for value in inputs]
-    return _dot(
-        output,
-        [
-            ops.relu(bias + _dot(weights, inputs))
-            for weights, bias in zip(kernel, biases)
-        ],
-    )
+def _weighted_sum(weights, values):
+    """Weights `[k, m]` or `[m]` and `[k, m, n]` → `[k, n]`."""
+    return ops.matmul(weights[..., None, :], values)[:, 0]
 
 
-def _dot(weights, values):
-    """Σ weight · value, without a tensor of all values."""
-    return functools.reduce(
-        operator.add, (w * value for w, value in zip(weights, values))
-    )
+def _next_moments(gradients, moments, step):
+    """The next moments, and what the networks see of them.
 
+    Args:
+        gradients: List of tensors `[k, n]`, finite.
+        moments: Dict from names to lists of tensors `[k, n]`.
+        step: Scalar, counted from 1.
 
-def _scalars(matrix):
-    """Tensor `[n, m]` → list of lists of scalars."""
-    return [ops.unstack(row) for row in ops.unstack(matrix)]
-
-
-def _next_moments(gradient, local):
-    """The gradient and the next moments of one tensor."""
-    fast, slow = _BETAS
-
-    def average(old, new, beta):
-        return old + (new - old) * (1.0 - beta)
-
-    return gradient, {
-        "fast": average(local["fast"], gradient, fast),
-        "slow": average(local["slow"], gradient, slow),
-        "square": average(
-            local["square"], ops.square(gradient), _BETA_OF_SQUARES
-        ),
-    }
-
-
-def _bias_corrections(step):
-    """How much of an average there is yet: of two momenta and the square."""
-    return [1.0 - beta**step for beta in (*_BETAS, _BETA_OF_SQUARES)]
-
-
-def _normalized(gradient, moments, corrections):
-    """Gradient and momenta over the root of the second moment, unbiased."""
-    fast, slow, square = corrections
-    scale = 1.0 / (ops.sqrt(moments["square"] / square) + _EPSILON)
-    return [
-        gradient * scale,
-        moments["fast"] * (scale / fast),
-        moments["slow"] * (scale / slow),
-    ]
-
-
-def _step_sizes(values, sizes, first_sizes, corrections, step):
-    """The sizes that updates are to have: a list of scalars.
-
-    Relative to that of a tensor, or to what it should be if it starts at
-    zero. Between the size now and that at the start: steps relative to the
-    size now would let a tensor grow exponentially.
+    Returns:
+        Tuple of a dict as `moments`, and of a list of tensors `[k, 3, n]`: the
+        gradients and both momenta over the root of the second moment, without
+        the bias of averages that begin at zero.
     """
-    smallest = ops.array([_smallest_size(v.shape) for v in values], sizes.dtype)
-    scale = ops.sqrt(
-        ops.maximum(sizes, smallest) * ops.maximum(first_sizes, smallest)
-    )
-    nominal = _NOMINAL_STEP / ops.sqrt(1.0 + (step - 1.0) / _NOMINAL_TIME)
-    correction = ops.exp(3.0 * ops.tanh(corrections / 3.0))
-    return ops.unstack(nominal * correction * scale)
+    news = {
+        "fast": gradients,
+        "slow": gradients,
+        "square": [ops.square(g) for g in gradients],
+    }
+    moments = {
+        name: [
+            old + (new - old) * (1.0 - beta)
+            for old, new in zip(moments[name], news[name])
+        ]
+        for name, beta in _BETAS.items()
+    }
+    share = {name: 1.0 - beta**step for name, beta in _BETAS.items()}
+    inputs = []
+    for gradient, fast, slow, square in zip(gradients, *moments.values()):
+        scale = 1.0 / (ops.sqrt(square / share["square"]) + _EPSILON)
+        inputs.append(
+            ops.stack(
+                [
+                    gradient * scale,
+                    fast * (scale / share["fast"]),
+                    slow * (scale / share["slow"]),
+                ],
+                axis=1,
+            )
+        )
+    return moments, inputs
 
 
-def _smallest_size(shape):
-    if len(shape) < 2:
-        return _VECTOR_SIZE
-    rows, columns = matrix_shape(shape)
-    return 0.5 * math.sqrt(2.0 / (rows + columns))
+def _sizes(stacks):
+    """Root mean squares of K tensors: list of `[k, n]` → `[K]`, not zero."""
+    return ops.concatenate([_size(stack)[:, 0] for stack in stacks])
 
 
 def _size(tensor):
-    """Root mean square, never zero."""
-    return ops.sqrt(ops.mean(ops.square(tensor)) + _EPSILON**2)
+    """Root mean square of each row, never zero: `[k, n]` → `[k, 1]`."""
+    return ops.sqrt(
+        ops.mean(ops.square(tensor), axis=-1, keepdims=True) + _EPSILON**2
+    )
+
+
+def _divisor(tensor):
+    """As `_size`; one for a row of zeros, so that derivatives are bounded."""
+    square = ops.mean(ops.square(tensor), axis=-1, keepdims=True)
+    return ops.sqrt(ops.where(square > 0.0, square + _EPSILON**2, 1.0))

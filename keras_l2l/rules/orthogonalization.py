@@ -14,6 +14,8 @@ _FAST = (3.4445, -4.775, 2.0315)
 _EXACT = (1.875, -1.25, 0.375)
 _ITERATIONS = (_FAST, _FAST, _FAST, _EXACT, _EXACT)
 _DAMPING = 1e-5
+# A matrix whose largest element is below it counts as zero.
+_SMALLEST = 1e-30
 
 
 def as_matrix(tensor):
@@ -56,36 +58,44 @@ def orthogonalize(matrix, block_width=BLOCK_WIDTH):
     largest stay below one: what has no size has no direction.
 
     Args:
-        matrix: Float tensor `[n, m]`. Its scale does not matter.
-        block_width: Integer. If both sides are longer, blocks of so many of
-            the shorter side's are orthogonalised each for itself.
-            Defaults to `128`.
+        matrix: Float tensor `[..., n, m]`. Its scale does not matter.
+        block_width: Integer. If both sides are longer, the shorter one is cut
+            into blocks of at most this width, which are orthogonalised
+            independently. Defaults to `128`.
 
     Returns:
-        Tensor `[n, m]`. Zero where the matrix is zero.
+        Tensor `[..., n, m]`. Zero where the matrix is zero, with a bounded
+        derivative.
 
     Reference:
         [Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)
     """
-    rows, columns = matrix.shape
+    *batch, rows, columns = matrix.shape
     if rows < columns:
-        return ops.transpose(orthogonalize(ops.transpose(matrix), block_width))
+        turned = orthogonalize(ops.swapaxes(matrix, -2, -1), block_width)
+        return ops.swapaxes(turned, -2, -1)
     blocks = -(-columns // block_width)
     if blocks == 1:
         return _orthogonalize(matrix)
     width = -(-columns // blocks)
     padding = blocks * width - columns
-    wide = ops.pad(matrix, ((0, 0), (0, padding)))
-    parts = ops.transpose(ops.reshape(wide, (rows, blocks, width)), (1, 0, 2))
-    parts = ops.transpose(_orthogonalize(parts), (1, 0, 2))
-    return ops.reshape(parts, (rows, blocks * width))[:, :columns]
+    if padding:
+        widths = [(0, 0)] * (len(batch) + 1) + [(0, padding)]
+        matrix = ops.pad(matrix, widths)
+    parts = ops.reshape(matrix, (*batch, rows, blocks, width))
+    parts = _orthogonalize(ops.swapaxes(parts, -3, -2))
+    matrix = ops.reshape(
+        ops.swapaxes(parts, -3, -2), (*batch, rows, blocks * width)
+    )
+    return matrix[..., :columns] if padding else matrix
 
 
 def _orthogonalize(matrix):
     """`[..., n, m]`, n ≥ m."""
-    # First to a safe scale: the Gram matrix has its square.
+    # First to a safe scale: the Gram matrix has its square. A zero matrix is
+    # divided by one, so that the derivative is bounded, too.
     largest = ops.max(ops.abs(matrix), axis=(-2, -1), keepdims=True)
-    matrix = matrix / ops.maximum(largest, 1e-30)
+    matrix = matrix / ops.where(largest > _SMALLEST, largest, 1.0)
     gram = ops.matmul(ops.swapaxes(matrix, -2, -1), matrix)
     identity = ops.eye(matrix.shape[-1], dtype=matrix.dtype)
     norm = ops.sqrt(

@@ -1,31 +1,32 @@
-"""What a recurrent cell for each tensor sees. Pure functions in `keras.ops`."""
+"""Inputs of the recurrent cell of each tensor. Pure functions."""
 
 import math
 
 from keras import ops
 
-COUNT = 17
+# Features of a tensor, by version of the rule.
+COUNTS = {1: 17, 2: 18}
 _EPSILON = 1e-12
 
 
-def tensor_features(inputs, values, sizes, first_sizes, step):
-    """What there is to know of tensors, of order one.
+def tensor_features(inputs, shapes, sizes, first_sizes, step):
+    """Features of K tensors, scaled to order one.
 
     Args:
-        inputs: List of `(gradient, fast, slow)`, one for each of K tensors:
-            the gradient and two momenta over the root of the second moment.
-        values: List of tensors, the parameters.
-        sizes: Tensor `[K]`, their root mean squares.
+        inputs: List of tensors `[k, 3, n]`, one for each shape: the gradients
+            and two momenta of k tensors of n coordinates, over the root of
+            the second moment.
+        shapes: List of K shapes.
+        sizes: Tensor `[K]`, the root mean squares of the tensors.
         first_sizes: Tensor `[K]`, those before the first step.
         step: Scalar, counted from 1.
 
     Returns:
-        Tensor `[K, COUNT]`.
+        Tensor `[K, COUNTS[1]]`.
     """
-    gradients, fasts, slows = zip(*inputs)
+    products = ops.concatenate([_mean_products(x) for x in inputs])
     gradient, fast, slow = (
-        ops.sqrt(_means(map(ops.square, tensors)) + _EPSILON)
-        for tensors in (gradients, fasts, slows)
+        ops.sqrt(products[:, i, i] + _EPSILON) for i in range(3)
     )
     of_tensors = ops.stack(
         [
@@ -35,10 +36,10 @@ def tensor_features(inputs, values, sizes, first_sizes, step):
             2.0 * slow - 1.0,
             ops.log(fast) / 2.0 + 1.0,
             ops.log(slow) / 2.0 + 1.0,
-            _means(map(ops.multiply, gradients, fasts)) / (gradient * fast),
-            _means(map(ops.multiply, fasts, slows)) / (fast * slow),
+            products[:, 0, 1] / (gradient * fast),
+            products[:, 1, 2] / (fast * slow),
             # Rows of an embedding that are not in the batch.
-            _means(ops.cast(ops.equal(g, 0.0), g.dtype) for g in gradients),
+            ops.concatenate([_share_of_zeros(x[:, 0]) for x in inputs]),
             ops.clip(ops.log(sizes / first_sizes), -3.0, 3.0),
             ops.clip(ops.log(sizes) / 3.0 + 1.0, -3.0, 3.0),
         ],
@@ -50,32 +51,50 @@ def tensor_features(inputs, values, sizes, first_sizes, step):
             ops.log(step) / 5.0 - 1.0,
         ]
     )
-    of_shapes = [_of_shape(value) for value in values]
+    of_shapes = [_of_shape(shape, sizes.dtype) for shape in shapes]
     return ops.concatenate(
         [
             of_tensors,
-            ops.broadcast_to(of_time, (len(values), of_time.shape[0])),
+            ops.broadcast_to(of_time, (len(of_shapes), of_time.shape[0])),
             ops.array(of_shapes, sizes.dtype),
         ],
         axis=-1,
     )
 
 
-def _means(tensors):
-    return ops.stack([ops.mean(tensor) for tensor in tensors])
+def ratio_features(ratios):
+    """How far the gradients of K tensors have vanished, to order one.
+
+    Args:
+        ratios: Tensor `[K]` in [0, 1], of a gradient to its running maximum.
+
+    Returns:
+        Tensor `[K, 1]`.
+    """
+    return ops.log(ops.maximum(ratios, 1e-6))[:, None] / 3.0
 
 
-def _of_shape(value):
-    shape = ops.shape(value) or (1,)
+def _mean_products(inputs):
+    """`[k, 3, n]` → `[k, 3, 3]`: means over the coordinates."""
+    count = ops.cast(ops.shape(inputs)[-1], inputs.dtype)
+    return ops.matmul(inputs, ops.swapaxes(inputs, -2, -1)) / count
+
+
+def _share_of_zeros(gradient):
+    return ops.mean(ops.cast(ops.equal(gradient, 0.0), gradient.dtype), axis=-1)
+
+
+def _of_shape(shape, dtype):
+    shape = shape or (1,)
     return (
         float(len(shape) > 1),
-        _scaled_log2(math.prod(shape[:-1]), value.dtype),
-        _scaled_log2(shape[-1], value.dtype),
+        _scaled_log2(math.prod(shape[:-1]), dtype),
+        _scaled_log2(shape[-1], dtype),
     )
 
 
 def _scaled_log2(count, dtype):
-    """Of order one for a number of rows or columns, known or not."""
+    """Scales a number of rows or columns, known or not, to order one."""
     if isinstance(count, int):
         return math.log2(count) / 5.0 - 1.0
     return ops.log(ops.cast(count, dtype)) / math.log(32.0) - 1.0

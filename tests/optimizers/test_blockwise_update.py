@@ -63,7 +63,7 @@ def test_blocks_compile_to_xla(name):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-def test_of_independent_tensors_large_ones_are_updated_alone():
+def test_tensors_share_a_call_up_to_sixteen_blocks():
     calls = []
 
     class Records(rules.Hierarchical):
@@ -71,8 +71,32 @@ def test_of_independent_tensors_large_ones_are_updated_alone():
             calls.append([tuple(p.shape) for p in parameters])
             return super().call(gradients, parameters, state)
 
-    _trained(Records(units=2, coordinate_units=1), block_size=10, steps=1)
-    assert calls == [[(3, 2)], [(7,), ()], [(4, 5)], [(2,)]]
+    _trained(Records(units=2, coordinate_units=1), block_size=1, steps=1)
+    assert calls == [[(3, 2), (7,), ()], [(4, 5)], [(2,)]]
+
+
+def test_tensors_of_one_shape_share_a_call():
+    calls = []
+
+    class Records(rules.Hierarchical):
+        def call(self, gradients, parameters, state):
+            calls.append([tuple(p.shape) for p in parameters])
+            return super().call(gradients, parameters, state)
+
+    rule = Records(units=2, coordinate_units=1)
+    shapes = [(6,), (3, 2), (6,), (3, 2)]
+    variables = [tf.Variable(tf.ones(shape)) for shape in shapes]
+    state = rule.initial_state(variables)
+    update_in_blocks(
+        rule,
+        [tf.ones(shape) for shape in shapes],
+        variables,
+        tree.map_structure(tf.Variable, state),
+        tree.map_structure(lambda value: value.dtype, state),
+        1.0,
+        block_size=1,
+    )
+    assert calls == [[(6,), (6,)], [(3, 2), (3, 2)]]
 
 
 def test_a_rule_that_shares_gets_all_variables_at_once():

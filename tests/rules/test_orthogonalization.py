@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_l2l.rules.orthogonalization import as_matrix, orthogonalize
@@ -60,3 +61,25 @@ def test_zero_stays_zero():
 )
 def test_tensors_as_matrices(shape, expected):
     assert as_matrix(ops.zeros(shape)).shape == expected
+
+
+def test_matrices_side_by_side_are_orthogonalised_alike():
+    matrices = ops.stack(
+        [
+            ops.cast(10.0**seed * _matrix(50, 20, 5.0, seed)[0], "float32")
+            for seed in range(3)
+        ]
+    )
+    for width in (8, 128):
+        expected = [orthogonalize(matrix, width) for matrix in matrices]
+        np.testing.assert_allclose(
+            orthogonalize(matrices, width), expected, atol=1e-5
+        )
+
+
+def test_the_derivative_at_zero_is_bounded():
+    matrix = tf.Variable(tf.zeros((6, 4)))
+    with tf.GradientTape() as tape:
+        received = tf.reduce_sum(orthogonalize(matrix))
+    derivative = tape.gradient(received, matrix)
+    assert np.abs(derivative).max() < 1e8

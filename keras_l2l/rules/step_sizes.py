@@ -1,0 +1,140 @@
+"""Step sizes of tensors, relative to their own sizes. Pure functions.
+
+A size is a root mean square. Nothing here depends on the scale of the loss.
+"""
+
+import math
+
+from keras import ops
+
+from keras_l2l.rules.orthogonalization import matrix_shape
+
+_NOMINAL_STEP = 0.035
+_NOMINAL_TIME = 50.0
+_VECTOR_SIZE = 0.1
+
+# Powers of the ratio of a gradient to its peak, of matrices and of vectors.
+_NOMINAL_POWERS = (0.75, 0.5)
+# The peak forgets slowly, and one huge gradient raises it little.
+_PEAK_DECAY = 0.999
+_PEAK_GROWTH = 1.1
+_SMALLEST_RATIO = 1e-12
+
+
+def relative_steps(corrections, step):
+    """Steps as shares of the size of a tensor; they fall as 1/√t.
+
+    Args:
+        corrections: Tensor `[K]`, from the GRU; zero for the nominal step.
+        step: Scalar, counted from 1.
+
+    Returns:
+        Tensor `[K]`.
+    """
+    nominal = _NOMINAL_STEP / ops.sqrt(1.0 + (step - 1.0) / _NOMINAL_TIME)
+    return nominal * ops.exp(3.0 * ops.tanh(corrections / 3.0))
+
+
+def mean_scales(shapes, sizes, first_sizes):
+    """The geometric mean of the size now and that at the start.
+
+    Steps relative to the size now let a tensor grow exponentially; relative to
+    that at the start they are slow where it must grow.
+
+    Args:
+        shapes: List of K shapes.
+        sizes: Tensor `[K]`, the sizes now.
+        first_sizes: Tensor `[K]`, those before the first step.
+
+    Returns:
+        Tensor `[K]`.
+    """
+    smallest = _smallest_sizes(shapes, sizes.dtype)
+    return ops.sqrt(
+        ops.maximum(sizes, smallest) * ops.maximum(first_sizes, smallest)
+    )
+
+
+def robust_scales(shapes, sizes, first_sizes):
+    """The size at the start for a matrix, and the size now for a vector.
+
+    A matrix does not grow by taking longer steps as it grows, which noise
+    alone would bring about. A bias or the kernel of one output may have to
+    travel to where the targets are.
+
+    Args:
+        shapes: List of K shapes.
+        sizes: Tensor `[K]`, the sizes now.
+        first_sizes: Tensor `[K]`, those before the first step.
+
+    Returns:
+        Tensor `[K]`.
+    """
+    vectors = ops.array([is_vector(shape) for shape in shapes], "bool")
+    scales = ops.where(vectors, sizes, first_sizes)
+    return ops.maximum(scales, _smallest_sizes(shapes, sizes.dtype))
+
+
+def gradient_ratios(sizes, peaks):
+    """The size of each gradient relative to its running maximum.
+
+    Where the data are fitted, gradients vanish, and so must the steps, which
+    are relative to nothing but the size of the tensor. The maximum forgets
+    slowly, so that small gradients end up as the usual ones, and it rises by
+    at most a tenth a step, so that one outlier does not stop a training.
+
+    Args:
+        sizes: Tensor `[K]`, the sizes of the gradients.
+        peaks: Tensor `[K]`, the last maxima; zero before the first gradient.
+
+    Returns:
+        Tuple of tensors `[K]`: the ratios in [0, 1] and the next maxima.
+    """
+    highest = ops.where(peaks > 0.0, _PEAK_GROWTH * peaks, sizes)
+    peaks = ops.maximum(ops.minimum(sizes, highest), _PEAK_DECAY * peaks)
+    ratios = sizes / ops.where(peaks > 0.0, peaks, 1.0)
+    return ops.minimum(ratios, 1.0), peaks
+
+
+def powers_of_ratios(shapes, ratios, corrections):
+    """What the steps are multiplied by: zero at a zero gradient.
+
+    Args:
+        shapes: List of K shapes.
+        ratios: Tensor `[K]`, from `gradient_ratios`.
+        corrections: Tensor `[K]`, from the GRU, to the nominal powers.
+
+    Returns:
+        Tensor `[K]`.
+    """
+    powers = ops.array(
+        [_NOMINAL_POWERS[is_vector(shape)] for shape in shapes], ratios.dtype
+    )
+    powers = powers * ops.exp(ops.tanh(corrections))
+    # Not `ratios ** powers`, whose derivatives at zero are infinite.
+    logs = ops.log(ops.maximum(ratios, _SMALLEST_RATIO))
+    return ops.where(ratios > 0.0, ops.exp(powers * logs), 0.0)
+
+
+def is_vector(shape):
+    """Whether a tensor has one row or one column, as a matrix.
+
+    Args:
+        shape: Tuple of integers.
+
+    Returns:
+        A boolean.
+    """
+    return len(shape) < 2 or min(matrix_shape(shape)) == 1
+
+
+def _smallest_sizes(shapes, dtype):
+    """Sizes that tensors which start at zero are taken to have."""
+    return ops.array([_smallest_size(shape) for shape in shapes], dtype)
+
+
+def _smallest_size(shape):
+    if len(shape) < 2:
+        return _VECTOR_SIZE
+    rows, columns = matrix_shape(shape)
+    return 0.5 * math.sqrt(2.0 / (rows + columns))
