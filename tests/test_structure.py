@@ -35,7 +35,6 @@ COINED = {
     "keras_l2l/meta_gradients/truncated_backpropagation.py",
     "keras_l2l/optimizers/divergence_guard.py",
     "keras_l2l/optimizers/l2l_optimizer.py",
-    "keras_l2l/rules/orthogonalization.py",
     "tests/meta_gradients/test_truncated_backpropagation.py",
 }
 

@@ -229,7 +229,10 @@ class Hierarchical(UpdateRule):
         )
         if self.version == 2:
             ratios, scalars["peak"] = step_sizes.gradient_ratios(
-                _sizes(gradients), scalars["peak"]
+                ops.concatenate(
+                    [ops.mean(ops.square(g), axis=-1) for g in gradients]
+                ),
+                scalars["peak"],
             )
             features = ops.concatenate(
                 [features, tensor_features.ratio_features(ratios)], axis=-1

@@ -75,7 +75,7 @@ def robust_scales(shapes, sizes, first_sizes):
     return ops.maximum(scales, _smallest_sizes(shapes, sizes.dtype))
 
 
-def gradient_ratios(sizes, peaks):
+def gradient_ratios(mean_squares, peaks):
     """The size of each gradient relative to its running maximum.
 
     Where the data are fitted, gradients vanish, and so must the steps, which
@@ -84,12 +84,16 @@ def gradient_ratios(sizes, peaks):
     at most a tenth a step, so that one outlier does not stop a training.
 
     Args:
-        sizes: Tensor `[K]`, the sizes of the gradients.
+        mean_squares: Tensor `[K]`, of the gradients.
         peaks: Tensor `[K]`, the last maxima; zero before the first gradient.
 
     Returns:
         Tuple of tensors `[K]`: the ratios in [0, 1] and the next maxima.
     """
+    # Zero is kept, and has a derivative.
+    is_zero = ops.equal(mean_squares, 0.0)
+    roots = ops.sqrt(ops.where(is_zero, 1.0, mean_squares))
+    sizes = ops.where(is_zero, 0.0, roots)
     highest = ops.where(peaks > 0.0, _PEAK_GROWTH * peaks, sizes)
     peaks = ops.maximum(ops.minimum(sizes, highest), _PEAK_DECAY * peaks)
     ratios = sizes / ops.where(peaks > 0.0, peaks, 1.0)
