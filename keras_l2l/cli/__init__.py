@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import click
 
-from keras_l2l.cli import evaluating, learning, showing
 from keras_l2l.cli.application import application
-from keras_l2l.cli.errors import INTERRUPTED, USER_ERROR
+from keras_l2l.cli.errors import INTERRUPTED, NOTHING_KEPT, USER_ERROR
 
-__all__ = ["application", "evaluating", "learning", "main", "showing"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             message = f"error: {message}"
         return _fail(message, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted before anything was begun.", INTERRUPTED)
+        return _fail(f"interrupted. {NOTHING_KEPT}", INTERRUPTED)
 
 
 def _fail(message: str, status: int) -> int:

@@ -7,6 +7,7 @@ import click
 
 USER_ERROR = 2
 INTERRUPTED = 130
+NOTHING_KEPT = "Nothing was changed: the same command begins anew."
 
 
 class CommandError(click.ClickException):
@@ -32,9 +33,9 @@ def user_errors(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible(message: str) -> Iterator[None]:
-    """Turns Ctrl-C into `Interrupted`; the message says what was kept."""
+def interruptible(kept: str) -> Iterator[None]:
+    """Turns Ctrl-C into `Interrupted`; the sentence says what was kept."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted(message) from error
+        raise Interrupted(f"interrupted. {kept}") from error

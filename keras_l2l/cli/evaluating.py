@@ -12,13 +12,13 @@ from typing import Any
 import click
 
 from keras_l2l.cli import options
-from keras_l2l.cli.application import application
+from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import CommandError, interruptible, user_errors
 
 TASKS = ("digits", "mnist", "quadratic")
 
 
-@application.command("compare")
+@command("compare")
 @options.rule()
 @click.option(
     "--task",
@@ -27,31 +27,32 @@ TASKS = ("digits", "mnist", "quadratic")
     show_default=True,
     help="What the optimizers train.",
 )
-@options.count("--units", "Units of a hidden layer of digits and mnist.")
-@options.count("--depth", "Hidden layers of digits and mnist.")
+@options.count("--units", help="Units of a hidden layer of digits and mnist.")
+@options.count("--depth", help="Hidden layers of digits and mnist.")
 @click.option(
     "--activation", metavar="NAME", help="Activation of digits and mnist."
 )
-@options.count("--batch-size", "Batch size of digits and mnist.")
-@options.count("--steps", "Updates in a run.", 100)
-@options.count("--seeds", "Runs of each optimizer.", 10)
-@options.count("--sweep-seeds", "Runs for each learning rate.", 5)
-@options.count("--test-every", "Test after each N steps.", shown="the last")
-@options.output("Where plot and figures are written.", "l2l_compare")
-@options.seed("Seed of all runs.", 0)
+@options.count("--batch-size", help="Batch size of digits and mnist.")
+@options.count("--steps", default=100, help="Updates in a run.")
+@options.count("--seeds", default=10, help="Runs of each optimizer.")
+@options.count("--sweep-seeds", default=5, help="Runs for each learning rate.")
+@options.count(
+    "--test-every", show_default="the last", help="Test after each N steps."
+)
+@options.output(
+    default="l2l_compare", help="Where plot and figures are written."
+)
+@options.seed(default=0, help="Seed of all runs.")
 def compare(
     rule: str,
     task: str,
-    units: int | None,
-    depth: int | None,
-    activation: str | None,
-    batch_size: int | None,
     steps: int,
     seeds: int,
     sweep_seeds: int,
     test_every: int | None,
     output: pathlib.Path,
     seed: int,
+    **network: Any,
 ) -> tuple[Any, list[Any]]:
     """Compare a learned rule with SGD, NAG, RMSprop and Adam.
 
@@ -62,12 +63,6 @@ def compare(
 
     loaded = options.load_rule(rule)
     output = options.writable_directory(output)
-    network = {
-        "units": units,
-        "depth": depth,
-        "activation": activation,
-        "batch_size": batch_size,
-    }
     made_task = _make_task(
         task, {k: v for k, v in network.items() if v is not None}
     )
@@ -76,7 +71,7 @@ def compare(
         name = f"{name} (learned)"
     with (
         interruptible(
-            "interrupted. Nothing was kept: the same command begins anew; "
+            "Nothing was kept: the same command begins anew; "
             "fewer --seeds, --sweep-seeds or --steps make it shorter."
         ),
         _progress_bar() as progress,
@@ -99,7 +94,7 @@ def compare(
     ]
 
 
-@application.command("benchmark")
+@command("benchmark")
 @options.rule()
 @click.option(
     "--tasks",
@@ -115,10 +110,10 @@ def compare(
     show_default="all",
     help="One of the optimizers; can be repeated.",
 )
-@options.count("--seeds", "Runs of each optimizer.", 5)
-@options.count("--sweep-seeds", "Runs for each learning rate.", 2)
-@options.output("Where runs and report are kept.", "l2l_benchmark")
-@options.seed("Seed of all runs.", 0)
+@options.count("--seeds", default=5, help="Runs of each optimizer.")
+@options.count("--sweep-seeds", default=2, help="Runs for each learning rate.")
+@options.output(default="l2l_benchmark", help="Where runs and report are kept.")
+@options.seed(default=0, help="Seed of all runs.")
 def benchmark(
     rule: str,
     tasks: tuple[str, ...],
@@ -128,10 +123,10 @@ def benchmark(
     output: pathlib.Path,
     seed: int,
 ) -> tuple[Any, list[Any]]:
-    """Compare a learned rule with others on unseen tasks at real size.
+    """Compare a learned rule with others on unseen tasks.
 
-    Takes hours; a benchmark that was stopped goes on when it is started
-    again.
+    The tasks have real size and take hours; a benchmark that was stopped
+    goes on when it is started again.
     """
     from keras_l2l import evaluation, reports
     from keras_l2l.tasks.benchmark_suite import SUITE
@@ -154,7 +149,7 @@ def benchmark(
     }
     with (
         interruptible(
-            f"interrupted. The runs that had ended are kept in {output}"
+            f"The runs that had ended are kept in {output}"
             f"{os.sep}; the same command goes on from there."
         ),
         user_errors(ValueError, OSError),
@@ -181,9 +176,9 @@ def benchmark(
     ]
 
 
-@application.command("inspect")
+@command("inspect")
 @options.rule_argument()
-@options.seed("Seed of the gradients of the timing.", 0)
+@options.seed(default=0, help="Seed of the gradients of the timing.")
 def inspect(rule: str, seed: int) -> tuple[Any, list[Any]]:
     """Show what a rule is and what it costs. Runs no code of its author."""
     from keras_l2l import presets

@@ -6,24 +6,24 @@ import sys
 from keras_l2l.cli import streams
 from keras_l2l.cli.errors import CommandError
 
-_ASKED_FOR_LOGS = "TF_CPP_MIN_LOG_LEVEL"
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def import_keras() -> None:
     """Imports Keras and TensorFlow.
 
-    Both log lines while they start that concern no user. They are held back,
-    unless the environment variable `TF_CPP_MIN_LOG_LEVEL` asks for them.
+    TensorFlow logs lines while it starts that concern no user. They are
+    dropped, unless the environment variable `TF_CPP_MIN_LOG_LEVEL` is 0 or 1.
 
     Raises:
         CommandError: If Keras has no such backend, or another one.
     """
-    if "keras" in sys.modules or _ASKED_FOR_LOGS in os.environ:
+    is_asked_for = os.environ.setdefault(_LOG_LEVEL, "2") in ("0", "1")
+    if "keras" in sys.modules or is_asked_for:
         _import()
-        return
-    os.environ[_ASKED_FOR_LOGS] = "2"
-    with streams.silent_stderr():
-        _import()
+    else:
+        with streams.silent_stderr():
+            _import()
 
 
 def _import() -> None:

@@ -8,33 +8,34 @@ from typing import Any
 import click
 
 from keras_l2l.cli import options
-from keras_l2l.cli.application import application
+from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import interruptible, user_errors
 from keras_l2l.reproduction import recipe_files
 
-
-def _complete_recipe(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    names = recipe_files.names()
-    return [name for name in names if name.startswith(incomplete)]
+_complete = options.complete("recipes", "*.toml")
 
 
-@application.command(
-    "meta-train", known=recipe_files.descriptions, known_title="Recipes"
+@command("meta-train", known=recipe_files.descriptions, known_title="Recipes")
+@click.argument("recipe", shell_complete=_complete)
+@options.output(
+    show_default="runs/RECIPE", help="Where rule and backups are kept."
 )
-@click.argument("recipe", shell_complete=_complete_recipe)
-@options.output("Where rule and backups are kept.", shown="runs/RECIPE")
-@options.count("--epochs", "Epochs of each stage.", shown="those of the recipe")
 @options.count(
-    "--steps-per-epoch", "Outer steps in an epoch.", shown="those of the recipe"
+    "--epochs", show_default="those of the recipe", help="Epochs of each stage."
+)
+@options.count(
+    "--steps-per-epoch",
+    show_default="those of the recipe",
+    help="Outer steps in an epoch.",
 )
 @click.option(
     "--verbose",
     is_flag=True,
     help="Show a progress bar in place of a line an epoch.",
 )
-@options.seed("Seed of rule and episodes.", shown="that of the recipe")
+@options.seed(
+    show_default="that of the recipe", help="Seed of rule and episodes."
+)
 def meta_train(
     recipe: str,
     output: pathlib.Path | None,
@@ -60,7 +61,7 @@ def meta_train(
     )
     with (
         interruptible(
-            "interrupted. The epochs that had ended are kept in "
+            "The epochs that had ended are kept in "
             f"{output}{os.sep}; the same command goes on from there."
         ),
         user_errors(ValueError, OSError),
@@ -83,8 +84,8 @@ def meta_train(
     return document, tables.detail_table(document)
 
 
-@application.command("recipes", needs_keras=False)
-@click.argument("name", required=False, shell_complete=_complete_recipe)
+@command("recipes", needs_keras=False)
+@click.argument("name", required=False, shell_complete=_complete)
 def recipes(name: str | None) -> tuple[Any, list[Any]]:
     """List the recipes, or print one as TOML, to start from.
 

@@ -17,75 +17,58 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
-def count(
-    name: str, text: str, default: int | None = None, shown: str | None = None
-) -> Callable[..., Any]:
-    """An option that takes a positive integer.
+count = functools.partial(
+    click.option, type=click.IntRange(min=1), metavar="N", show_default=True
+)
+seed = functools.partial(
+    click.option,
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    show_default=True,
+)
+output = functools.partial(
+    click.option,
+    "--output",
+    type=click.Path(path_type=pathlib.Path),
+    metavar="DIR",
+    show_default=True,
+)
+
+
+def complete(kind: str, pattern: str) -> Callable[..., list[str]]:
+    """Completes, in a shell, the names of shipped files.
 
     Args:
-        name: String, `"--steps"`.
-        text: String, its help.
-        default: Integer, or `None`.
-        shown: String, what the help says of a default of `None`.
+        kind: String, see `packaged_files.find`.
+        pattern: String, see `packaged_files.find`.
+
+    Returns:
+        The argument `shell_complete` of an option or an argument.
     """
-    return _option(name, click.IntRange(min=1), "N", text, default, shown)
+
+    def names(
+        context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[str]:
+        found = packaged_files.find(kind, pattern)
+        return [name for name in found if name.startswith(incomplete)]
+
+    return names
 
 
-def seed(
-    text: str, default: int | None = None, shown: str | None = None
-) -> Callable[..., Any]:
-    """The option `--seed`, see `count`."""
-    return _option("--seed", click.IntRange(min=0), "N", text, default, shown)
-
-
-def output(
-    text: str, default: str | None = None, shown: str | None = None
-) -> Callable[..., Any]:
-    """The option `--output`, a directory, see `count`."""
-    kind = click.Path(path_type=pathlib.Path)
-    return _option("--output", kind, "DIR", text, default, shown)
-
-
-def _option(
-    name: str,
-    kind: click.ParamType,
-    metavar: str,
-    text: str,
-    default: Any,
-    shown: str | None,
-) -> Callable[..., Any]:
-    return click.option(
-        name,
-        type=kind,
-        metavar=metavar,
-        help=text,
-        default=default,
-        show_default=shown or default is not None,
-    )
-
-
-def _preset_names(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    names = packaged_files.find("presets", "*/manifest.json")
-    return [name for name in names if name.startswith(incomplete)]
-
-
+_RULE: dict[str, Any] = {
+    "metavar": "NAME_OR_PATH",
+    "shell_complete": complete("presets", "*/manifest.json"),
+}
+rule_argument = functools.partial(click.argument, "rule", **_RULE)
 rule = functools.partial(
     click.option,
     "--rule",
     # The name of `presets.DEFAULT`, which is not imported for `--help`.
     default="general",
     show_default=True,
-    metavar="NAME_OR_PATH",
-    shell_complete=_preset_names,
     help="A preset, or the directory of an exported rule.",
-)
-rule_argument = functools.partial(
-    click.argument,
-    "rule",
-    metavar="NAME_OR_PATH",
-    shell_complete=_preset_names,
+    **_RULE,
 )
 
 

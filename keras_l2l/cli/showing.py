@@ -10,7 +10,7 @@ import click
 
 from keras_l2l import packaged_files
 from keras_l2l.cli import options
-from keras_l2l.cli.application import application
+from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import interruptible, user_errors
 
 
@@ -23,16 +23,11 @@ def _experiments() -> dict[str, str]:
     return found
 
 
-def _complete_experiment(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    names = packaged_files.find("experiments", "*.py")
-    return [name for name in names if name.startswith(incomplete)]
-
-
-@application.command("reproduce", known=_experiments, known_title="Experiments")
+@command("reproduce", known=_experiments, known_title="Experiments")
 @click.argument(
-    "experiment", metavar="NAME", shell_complete=_complete_experiment
+    "experiment",
+    metavar="NAME",
+    shell_complete=options.complete("experiments", "*.py"),
 )
 @click.option(
     "--full",
@@ -40,8 +35,10 @@ def _complete_experiment(
     help="All of it, as in the documentation; else only enough of it to see "
     "what it does.",
 )
-@options.output("Where it writes to.", shown="runs/paper/NAME")
-@options.seed("Seed of all runs.", shown="that of the documentation")
+@options.output(show_default="runs/paper/NAME", help="Where it writes to.")
+@options.seed(
+    show_default="that of the documentation", help="Seed of all runs."
+)
 def reproduce(
     experiment: str,
     full: bool,
@@ -58,7 +55,7 @@ def reproduce(
     )
     with (
         interruptible(
-            "interrupted. What had ended is kept in "
+            "What had ended is kept in "
             f"{output}{os.sep}; the same command goes on from there."
         ),
         user_errors(ValueError, OSError),
@@ -73,15 +70,23 @@ def reproduce(
     }, [f"Wrote {', '.join(files)} to {output}{os.sep}"]
 
 
-@application.command("presets")
-@options.seed("Has no effect here.", 0)
-def list_presets(seed: int) -> tuple[Any, list[Any]]:
+@command("presets")
+@options.seed(default=0, help="Has no effect here.")
+def presets(seed: int) -> tuple[Any, list[Any]]:
     """List the rules that are shipped."""
-    from keras_l2l import presets
+    from keras_l2l import evaluation
+    from keras_l2l import presets as shipped
     from keras_l2l.reports import tables
 
     with user_errors(ValueError, OSError):
-        found = presets.describe()
-    return [dataclasses.asdict(preset) for preset in found], (
-        tables.preset_table(found)
-    )
+        found = shipped.describe()
+        state_bytes = {
+            name: evaluation.state_per_coordinate(shipped.load(name))[1]
+            for name in shipped.names()
+        }
+    document = [
+        dataclasses.asdict(preset)
+        | {"state_bytes_per_coordinate": state_bytes[preset.name]}
+        for preset in found
+    ]
+    return document, tables.preset_table(found, state_bytes)

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -60,23 +59,16 @@ def output_error() -> OSError | None:
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Holds back what libraries write to the descriptor of standard error.
-
-    It is shown if the block raises an exception.
-    """
+    """Drops what libraries write to the descriptor of standard error."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as stack:
-        original = os.dup(2)
-        stack.callback(os.close, original)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            held.seek(0)
-            os.write(original, held.read())
-            raise
-        finally:
-            os.dup2(original, 2)
+    original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)
 
 
 def _safe_stream(stream: TextIO | None, descriptor: int) -> io.TextIOWrapper:

@@ -7,7 +7,7 @@ from keras_l2l.evaluation.benchmark import (
     summarize,
 )
 from keras_l2l.evaluation.comparison import compare
-from keras_l2l.evaluation.cost import Cost, measure_cost
+from keras_l2l.evaluation.cost import Cost, measure_cost, state_per_coordinate
 from keras_l2l.evaluation.episode_runner import (
     LearningCurves,
     learning_curves,
@@ -55,6 +55,7 @@ __all__ = [
     "proposed_updates",
     "recorded_steps",
     "run_benchmark",
+    "state_per_coordinate",
     "summarize",
     "to_json",
     "update_history",

@@ -55,7 +55,7 @@ def measure_cost(
     >>> measure_cost(rules.Adam()).state_floats
     2.0
     """
-    floats, size = _state_per_coordinate(rule)
+    floats, size = state_per_coordinate(rule)
     return Cost(
         meta_parameters=rule.count_params(),
         state_floats=floats,
@@ -67,8 +67,15 @@ def measure_cost(
     )
 
 
-def _state_per_coordinate(rule):
-    """Numbers and bytes that each further coordinate adds to the state."""
+def state_per_coordinate(rule: UpdateRule) -> tuple[float, float]:
+    """Counts the hidden state that each further coordinate adds.
+
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        Tuple `(numbers, bytes)` of floats.
+    """
 
     def sizes(count):
         state = rule.named_initial_state([tf.zeros([count])], [""])
@@ -79,10 +86,9 @@ def _state_per_coordinate(rule):
         )
 
     small, large = _STATE_SIZES
-    return tuple(
-        (more - fewer) / (large - small)
-        for more, fewer in zip(sizes(large), sizes(small))
-    )
+    fewer, more = sizes(small), sizes(large)
+    count = large - small
+    return (more[0] - fewer[0]) / count, (more[1] - fewer[1]) / count
 
 
 def _update_seconds(rule, coordinates, seed):

@@ -1,7 +1,7 @@
 """Results as tables for the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -71,30 +71,41 @@ def comparison_table(comparison: Comparison) -> list[Any]:
     return [table, Text(note, style="dim"), *warnings]
 
 
-def preset_table(presets: Sequence[Preset]) -> list[Any]:
+def preset_table(
+    presets: Sequence[Preset], state_bytes: Mapping[str, float]
+) -> list[Any]:
     """The presets, one a row.
 
     Args:
         presets: List of `keras_l2l.presets.Preset`.
+        state_bytes: Dict from their names to the bytes of hidden state for
+            each parameter of the model.
 
     Returns:
         List of what `rich` can print.
     """
     if not presets:
         return [Text("No presets are installed.")]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
     table.add_column("Preset", no_wrap=True)
-    table.add_column("Description")
-    table.add_column("Meta-parameters", justify="right")
-    table.add_column("Scores", overflow="fold")
+    table.add_column("What it is")
+    table.add_column("Meta-\nparameters", justify="right")
+    table.add_column("Bytes a\nparameter", justify="right")
+    table.add_column("Test loss", overflow="fold")
     for preset in presets:
         table.add_row(
             Text(preset.name),
             Text(preset.description),
             f"{preset.parameters:,}",
-            Text(_lines(preset.scores)),
+            f"{state_bytes[preset.name]:,.0f}",
+            Text(_headline(preset.scores)),
         )
-    return [table]
+    note = (
+        "Bytes: hidden state for each parameter of the model (Adam: 8). Test "
+        "loss: on the task that the preset is scored at; `keras-l2l inspect "
+        "NAME` has all scores, and the time of an update."
+    )
+    return [table, Text(note, style="dim")]
 
 
 def detail_table(details: dict[str, Any]) -> list[Any]:
@@ -152,6 +163,16 @@ def _gap(difference):
     if difference is None or math.isnan(difference.in_paired_standard_errors):
         return "-"
     return f"{difference.in_paired_standard_errors:+.1f}"
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    """One figure: the mean test loss after the longest training."""
+    losses = scores.get("test_loss")
+    if not isinstance(losses, dict) or not losses:
+        return _lines(scores)
+    step = max(losses, key=int)
+    mean = sum(losses[step]) / len(losses[step])
+    return f"{mean:.3g} after {step} steps of {scores.get('task')}"
 
 
 def _lines(value):

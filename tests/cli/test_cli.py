@@ -186,16 +186,20 @@ def test_a_full_disk_is_one_line(shelf, here, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "function", "kept"),
     [
-        (["presets"], "keras_l2l.presets.describe", "before anything"),
+        (
+            ["presets"],
+            "keras_l2l.presets.describe",
+            "Nothing was changed: the same",
+        ),
         (
             ["inspect", "general"],
             "keras_l2l.presets.resolve_rule",
-            "before anything",
+            "Nothing was changed: the same",
         ),
         (
             ["compare", "--task", "quadratic"],
             "keras_l2l.evaluation.compare",
-            "Nothing was kept: the same command begins anew",
+            "Nothing was kept: the same command begins",
         ),
         (
             ["benchmark", "--optimizers", "Adam, untuned"],
@@ -249,6 +253,7 @@ def test_presets(shelf, capsys):
     assert "general" in table
     assert "Untrained." in table
     assert "test_loss: 0.25" in table
+    assert "  32  " in table  # two layers of two cells of two floats
     assert main(["presets", "--json", "--seed", "1"]) == 0
     (preset,) = json.loads(capsys.readouterr().out)
     assert preset == {
@@ -256,7 +261,16 @@ def test_presets(shelf, capsys):
         "description": "Untrained.",
         "parameters": rules.CoordinatewiseLSTM(units=2).count_params(),
         "scores": {"test_loss": 0.25},
+        "state_bytes_per_coordinate": 32.0,
     }
+
+
+def test_a_preset_has_one_figure(capsys):
+    scores = {"task": "toy", "test_loss": {"20": [1.0, 2.0], "100": [0.5, 1.0]}}
+    preset = presets.Preset("mine", "For toys.", 1234, scores)
+    Console(width=100).print(*tables.preset_table([preset], {"mine": 8.0}))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "mine For toys. 1,234 8 0.75 after 100 steps of toy" in text
 
 
 def test_scores_are_summed_up(capsys):
