@@ -1,4 +1,4 @@
-"""EpisodeRunner that become longer in the course of a meta-training."""
+"""Episodes that become longer in the course of a meta-training."""
 
 import dataclasses
 import itertools
@@ -8,23 +8,29 @@ from keras_l2l import checks
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """Horizons, each of which is trained at until that pays no longer.
+    """Increasing horizons: each is trained until its validation loss stalls.
 
-    A rule that is trained at long horizons from the start learns little, as
-    its optimizees are mostly far from where it could do them good; one that
-    is only trained at short ones fails later. So a run begins with the first
-    horizon and validates at the next one. When `patience` validations in a
-    row bring no lower loss, it goes back to the meta-parameters that were
-    best there, and on to that horizon.
+    A rule that is trained at long horizons from the start learns little,
+    because most of its optimizees are far from a good solution all the time;
+    a rule that is trained only at short horizons fails later. So a run begins
+    with the first horizon and validates at the second. After `patience`
+    validations in a row without a lower loss, it goes back to the
+    meta-parameters with the lowest loss and continues at the second horizon,
+    and so on.
 
-    It is the `horizon` of a `MetaTrainer`. With the last horizon, at which
-    the validation then is, too, the run ends after its epochs, or by
-    `keras.callbacks.EarlyStopping`. The logs have the `horizon` of each
+    Pass it as the `horizon` of a `MetaTrainer`. At the last horizon, training
+    and validation have the same length, and the run ends after its epochs or
+    by `keras.callbacks.EarlyStopping`. The logs have the `horizon` of each
     epoch; values of `val_loss` compare only within one.
 
     Args:
-        horizons: Tuple of integers, ascending multiples of `unroll`.
-        patience: Integer. Defaults to `2`.
+        horizons: Tuple of two or more integers, ascending multiples of
+            `unroll`. Inner steps in an episode.
+        patience: Integer. Validations without a lower loss before the next
+            horizon. Defaults to `2`.
+
+    Raises:
+        ValueError: If the horizons do not ascend.
 
     Example:
 
@@ -56,7 +62,7 @@ class Curriculum:
 
 
 class HorizonSchedule:
-    """Which horizons a run trains at, and how long it has been there.
+    """The horizons of a run, and the stage that it has come to.
 
     Args:
         stages: List of pairs of integers, the shortest and the longest
@@ -91,14 +97,14 @@ class HorizonSchedule:
         return self._stages[-1][1]
 
     def moves_on(self, improved):
-        """Goes on to the next stage, if the time has come.
+        """Counts a validation, and moves to the next stage if it is time.
 
         Args:
             improved: Boolean. Whether the last validation had the lowest loss
                 of this stage.
 
         Returns:
-            A boolean: whether the stage is a new one.
+            A boolean: whether a new stage begins.
         """
         self._waited = 0 if improved else self._waited + 1
         is_last = self._stage == len(self._stages) - 1
@@ -109,15 +115,15 @@ class HorizonSchedule:
         return True
 
     def state(self):
-        """What changes from epoch to epoch, as a dict."""
+        """Everything that changes from epoch to epoch, as a dict."""
         return {"stage": self._stage, "waited": self._waited}
 
     def restore(self, state):
-        """Goes back to what `state` returned."""
+        """Restores what `state` returned."""
         self._stage, self._waited = state["stage"], state["waited"]
 
     def settings(self):
-        """What a state that is restored must agree with, as JSON has it."""
+        """What a backup must agree with, for JSON."""
         stages = [list(pair) for pair in self._stages]
         if not self.is_curriculum:
             return stages[0]

@@ -1,4 +1,4 @@
-"""Optimizees in training, in groups that are trained side by side."""
+"""Slots for episodes, and batches of them that are trained together."""
 
 import dataclasses
 import math
@@ -12,63 +12,63 @@ from keras_l2l.inner_loop.batched_task import BatchedTask
 
 @dataclasses.dataclass
 class EpisodeSlot:
-    """Where one optimizee after another is trained.
+    """A slot of a batch and its current episode.
 
     Attributes:
-        length: Inner steps of the current episode.
-        position: Inner steps done in this episode.
-        first_loss: The first loss of this episode; NaN until it is known.
-        running: Whether there is an optimizee, in the midst of its episode.
+        length: Integer. Inner steps of the episode.
+        position: Integer. Inner steps done in this episode.
+        first_loss: Float. The first loss of this episode; NaN until known.
+        running: Boolean. Whether an optimizee is in the midst of its episode.
+        episodes: Integer. Episodes that have begun in this slot.
     """
 
     length: int
     position: int = 0
     first_loss: float = math.nan
     running: bool = False
+    episodes: int = 0
 
 
 @dataclasses.dataclass
 class OptimizeeBatch:
-    """Optimizees of one task that are trained side by side.
+    """`K` optimizees of one task that are trained together.
 
     Attributes:
-        task_index: Which task the optimizees are of.
-        task: A `Task`; a `BatchedTask` if there are several places.
-        places: List of `EpisodeSlot`.
-        carry: What the estimator carries of all of them, or `None` before
-            fresh episodes.
+        task_index: Integer. Index of their task.
+        task: A `Task`; a `BatchedTask` if there are several slots.
+        slots: List of `K` `EpisodeSlot`.
+        first_slot: Integer. Number of the first slot among those of all
+            batches.
+        carry: The estimator's carry for all optimizees; `None` while no slot
+            is running.
     """
 
     task_index: int
     task: Any
-    places: list[EpisodeSlot]
+    slots: list[EpisodeSlot]
+    first_slot: int
     carry: Any = None
 
     @property
-    def empty_rows(self):
-        """Indices of the places that have no optimizee."""
-        return [i for i, place in enumerate(self.places) if not place.running]
+    def idle_rows(self):
+        """Indices of the slots that have no optimizee."""
+        return [i for i, slot in enumerate(self.slots) if not slot.running]
 
     @property
     def is_running(self):
-        """Whether any place has an optimizee."""
-        return any(place.running for place in self.places)
-
-    @property
-    def dummy_seeds(self):
-        """Any seed, or one for each of several places."""
-        return [0] * len(self.places) if len(self.places) > 1 else 0
+        """Whether any slot has an optimizee."""
+        return any(slot.running for slot in self.slots)
 
     def start(self, estimator, rule, rows, seeds):
-        """Puts fresh optimizees into some places.
+        """Puts fresh optimizees into some slots.
 
         Args:
             estimator: A `MetaGradientEstimator`.
             rule: An `UpdateRule`.
-            rows: List of integers, the places.
-            seeds: List of integers, one for each.
+            rows: List of integers, the slots' indices in this batch.
+            seeds: List of integers, one for each of `rows`.
         """
-        if len(self.places) == 1:
+        if len(self.slots) == 1:
             self.carry = estimator.start(rule, self.task, seeds[0])
             return
         task = BatchedTask(self.task.task, len(rows))
@@ -76,54 +76,83 @@ class OptimizeeBatch:
         if self.carry is None:
             self.carry = fresh
         else:
-            self.carry = _with_rows(self.carry, rows, fresh, len(self.places))
+            self.carry = _with_rows(self.carry, rows, fresh, len(self.slots))
+
+    def carry_like(self, estimator, rule, arrays):
+        """The carry that arrays hold, in the order of `tf.nest.flatten`.
+
+        Args:
+            estimator: A `MetaGradientEstimator`.
+            rule: An `UpdateRule`.
+            arrays: Iterator of arrays, from which the carry takes its own.
+
+        Returns:
+            A structure of tensors, as `carry`.
+
+        Raises:
+            ValueError: If an array has another shape than its tensor.
+        """
+        dummy_seeds = [0] * len(self.slots) if len(self.slots) > 1 else 0
+
+        def restored(leaf):
+            array = next(arrays)
+            if array.shape != leaf.shape:
+                raise ValueError(
+                    f"expected an array of shape {tuple(leaf.shape)}, "
+                    f"received one of shape {array.shape}"
+                )
+            return tf.constant(array, leaf.dtype)
+
+        return tf.nest.map_structure(
+            restored, estimator.start(rule, self.task, dummy_seeds)
+        )
 
     def weights(self, loss_weights, unroll):
-        """The weights of the losses to come.
+        """The weights of the losses of the next unroll.
 
         Args:
             loss_weights: Array `[horizon]`.
             unroll: Integer.
 
         Returns:
-            Tensor `[unroll]`, or `[unroll, K]` of `K` places.
+            Tensor `[unroll, K]`; `[unroll]` if there is one slot.
         """
         columns = [
-            loss_weights[place.position : place.position + unroll]
-            for place in self.places
+            loss_weights[slot.position : slot.position + unroll]
+            for slot in self.slots
         ]
         return self._like_losses(np.transpose(columns))
 
     def first_losses(self):
-        """The first losses: a scalar, or a tensor `[K]` of `K` places."""
-        return self._like_losses([place.first_loss for place in self.places])
+        """The first losses: a tensor `[K]`; a scalar if there is one slot."""
+        return self._like_losses([slot.first_loss for slot in self.slots])
 
     def advance(self, unroll, first_losses, diverged):
-        """Takes down what an unroll gave, and ends the episodes that are over.
+        """Updates the slots after an unroll; ends episodes that are over.
 
         Args:
             unroll: Integer.
             first_losses: Tensor like `first_losses()`.
             diverged: Array of booleans `[K]`.
         """
-        for place, first_loss, is_lost in zip(
-            self.places, np.atleast_1d(first_losses), diverged
+        for slot, first_loss, has_diverged in zip(
+            self.slots, np.atleast_1d(first_losses), diverged
         ):
-            place.first_loss = float(first_loss)
-            place.position += unroll
-            if is_lost or place.position >= place.length:
-                place.running = False
+            slot.first_loss = float(first_loss)
+            slot.position += unroll
+            if has_diverged or slot.position >= slot.length:
+                slot.running = False
         if not self.is_running:
             self.carry = None
 
     def _like_losses(self, values):
-        """The last axis, of optimizees, goes where there is but one."""
+        """A tensor without the last axis `[K]` if there is one slot."""
         values = np.asarray(values, "float32")
-        return tf.constant(values if len(self.places) > 1 else values[..., 0])
+        return tf.constant(values if len(self.slots) > 1 else values[..., 0])
 
 
 def _with_rows(carry, rows, fresh, count):
-    """The carry of `count` optimizees, some replaced by fresh ones."""
+    """The carry of `count` optimizees with some of them replaced."""
     indices = [[row] for row in rows]
 
     def put(old, new):

@@ -1,4 +1,4 @@
-"""An unroll of a group of optimizees, and what is learned from it."""
+"""One outer step of a batch of optimizees: unroll and meta-gradient."""
 
 import functools
 from typing import Any, NamedTuple
@@ -9,13 +9,14 @@ from keras_l2l.meta_gradients.meta_loss import MetaLoss
 
 
 class OuterStepResult(NamedTuple):
-    """What an unroll of a group gave: of each optimizee, and of all.
+    """The result of an unroll of a batch of `K` optimizees.
 
     Attributes:
-        meta_losses: Scalar, or tensor `[K]` of `K` optimizees.
-        gradients: List of tensors, summed over those that contribute.
-        carry: What the next unroll starts from.
-        first_losses: As `meta_losses`: the first losses of the episodes.
+        meta_losses: Tensor `[K]`; a scalar if there is one optimizee.
+        gradients: List of tensors shaped as the trainable meta-parameters,
+            summed over the optimizees that contribute.
+        carry: The estimator's carry, for the next unroll.
+        first_losses: As `meta_losses`: the first loss of each episode.
         diverged: Booleans, as `meta_losses`.
         contributes: Booleans, as `meta_losses`.
     """
@@ -28,64 +29,40 @@ class OuterStepResult(NamedTuple):
     contributes: Any
 
 
-def compile_outer_step(
-    rule, task, estimator, loss_transform, divergence_limit, clipnorm
-):
-    """An unroll as a graph.
+def compile_outer_step(config, task):
+    """Makes a graph of the outer step of a batch.
 
     Args:
-        rule: An `UpdateRule`.
+        config: A `MetaTrainingConfig`.
         task: A `Task`, or a `BatchedTask`.
-        estimator: A `MetaGradientEstimator`.
-        loss_transform: String, see `MetaTrainer`.
-        divergence_limit: Float, see `MetaTrainer`.
-        clipnorm: Float or `None`, see `MetaTrainer`.
 
     Returns:
         Function from a carry, the first losses of the episodes, the weights of
         the meta-loss and a seed to an `OuterStepResult`.
     """
-
-    # As in Keras's own training: no conversion of Python control flow. Partial,
-    # or TensorFlow would add up the traces of all tasks and warn of too many.
+    # No AutoGraph, as in Keras's own training. A partial, because TensorFlow
+    # counts the traces of one Python function over all tasks and warns.
     return tf.function(
-        functools.partial(
-            _outer_step,
-            rule,
-            task,
-            estimator,
-            functools.partial(
-                MetaLoss,
-                transform=loss_transform,
-                divergence_limit=divergence_limit,
-            ),
-            clipnorm,
-        ),
-        autograph=False,
+        functools.partial(_outer_step, config, task), autograph=False
     )
 
 
-def _outer_step(
-    rule,
-    task,
-    estimator,
-    make_meta_loss,
-    clipnorm,
-    carry,
-    first_losses,
-    weights,
-    seed,
-):
-    meta_loss = make_meta_loss(weights, first_losses)
-    losses, gradients, carry = estimator(rule, task, carry, meta_loss, seed)
+def _outer_step(config, task, carry, first_losses, weights, seed):
+    estimator = config.estimator
+    meta_loss = MetaLoss(
+        weights, first_losses, config.loss_transform, config.divergence_limit
+    )
+    losses, gradients, carry = estimator(
+        config.rule, task, carry, meta_loss, seed
+    )
     losses = tf.cast(losses, tf.float32)
     diverged = meta_loss.has_diverged(losses)
-    usable = tf.reduce_all(
+    is_finite = tf.reduce_all(
         [tf.reduce_all(tf.math.is_finite(g)) for g in gradients]
     )
-    if clipnorm is not None:
-        gradients, _ = tf.clip_by_global_norm(gradients, clipnorm)
-    contributes = tf.fill(tf.shape(diverged), usable)
+    if config.clipnorm is not None:
+        gradients, _ = tf.clip_by_global_norm(gradients, config.clipnorm)
+    contributes = tf.fill(tf.shape(diverged), is_finite)
     if not estimator.learns_from_divergence:
         contributes &= ~diverged
     return OuterStepResult(
@@ -93,6 +70,6 @@ def _outer_step(
         gradients=gradients,
         carry=carry,
         first_losses=meta_loss.first_loss(losses),
-        diverged=diverged | ~usable,
+        diverged=diverged | ~is_finite,
         contributes=contributes,
     )

@@ -1,20 +1,31 @@
 """The outer loop: meta-training of an update rule."""
 
+import functools
 import math
+import os
 import pathlib
 import time
+from collections.abc import Sequence
+from typing import NoReturn
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_l2l import checks
+from keras_l2l.meta_gradients.base import MetaGradientEstimator
 from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,
 )
-from keras_l2l.meta_training import arguments, checkpoint
+from keras_l2l.meta_training import callbacks as own_callbacks
+from keras_l2l.meta_training.backup import Backup
+from keras_l2l.meta_training.config import MetaTrainingConfig, task_list
+from keras_l2l.meta_training.curriculum import Curriculum
 from keras_l2l.meta_training.episode_pool import EpisodePool
-from keras_l2l.meta_training.validation import Best, Validation
+from keras_l2l.meta_training.moving_average import write_average
+from keras_l2l.meta_training.validation import Validation
+from keras_l2l.rules.base import UpdateRule
+from keras_l2l.tasks.base import Task
 
 _BACKUP_NAME = "backup.npz"
 
@@ -30,7 +41,11 @@ class MetaTrainer(keras.Model):
 
     An episode that diverges (a loss that is not finite, or beyond
     `divergence_limit` times one plus the first loss) is cut, counted in the
-    logs as `diverged`, and contributes nothing.
+    logs as `diverged`, and contributes nothing. If all episodes of an epoch
+    diverge, `fit` warns; if all episodes of the run do, it raises an error.
+
+    The seed and the length of an episode belong to its slot (one of
+    `optimizees` for each task) and do not depend on other slots.
 
     Args:
         rule: An `UpdateRule`. Trained in place.
@@ -44,8 +59,8 @@ class MetaTrainer(keras.Model):
         optimizees: Integer. Optimizees of each task in an outer step; they
             are spread over the horizon, so that each outer step sees early
             and late training. Defaults to `1`.
-        tasks_per_step: Integer. If set, each outer step takes so many of the
-            tasks, at random; the others pause. Defaults to `None`, all.
+        tasks_per_step: Integer. If set, each outer step takes that number of
+            tasks, drawn at random; the others pause. Defaults to `None`, all.
         loss_weights: The weights w_t of the meta-loss: a sequence of
             `horizon` floats (the longest), for the losses after inner step
             1 … `horizon`. Defaults to `None`, all one.
@@ -59,8 +74,12 @@ class MetaTrainer(keras.Model):
             down to this norm before their mean is taken, so that none of
             them outweighs the others. (That of the meta-optimizer clips the
             mean.) Defaults to `None`.
-        seed: Integer. Seeds all episodes. Defaults to `0`.
+        seed: Integer, zero or greater. Seeds all episodes. Defaults to `0`.
         name: String. The name of the model.
+
+    Raises:
+        TypeError: If `rule`, `task` or `estimator` is of another class.
+        ValueError: If another argument is out of its range.
 
     Example:
 
@@ -78,61 +97,59 @@ class MetaTrainer(keras.Model):
 
     def __init__(
         self,
-        rule,
-        task,
-        horizon=100,
-        unroll=20,
-        optimizees=1,
-        tasks_per_step=None,
-        loss_weights=None,
-        loss_transform="identity",
-        estimator=None,
-        divergence_limit=1e3,
-        clipnorm=None,
-        seed=0,
-        name=None,
+        rule: UpdateRule,
+        task: Task | list[Task],
+        horizon: int | tuple[int, int] | Curriculum = 100,
+        unroll: int = 20,
+        optimizees: int = 1,
+        tasks_per_step: int | None = None,
+        loss_weights: Sequence[float] | np.ndarray | None = None,
+        loss_transform: str = "identity",
+        estimator: MetaGradientEstimator | None = None,
+        divergence_limit: float = 1e3,
+        clipnorm: float | None = None,
+        seed: int = 0,
+        name: str | None = None,
     ):
         super().__init__(name=name)
-        estimator = estimator or TruncatedBackpropagation()
-        tasks = arguments.task_list("task", task)
-        arguments.check(
-            rule,
-            tasks,
-            tasks_per_step,
-            loss_transform,
-            estimator,
-            divergence_limit,
+        tasks = task_list("task", task)
+        if tasks_per_step is None:
+            tasks_per_step = len(tasks)
+        if estimator is None:
+            estimator = TruncatedBackpropagation()
+        self._config = MetaTrainingConfig(
+            rule=rule,
+            tasks=tasks,
+            horizon=horizon,
+            unroll=unroll,
+            optimizees=optimizees,
+            tasks_per_step=tasks_per_step,
+            loss_weights=loss_weights,
+            loss_transform=loss_transform,
+            estimator=estimator,
+            divergence_limit=float(divergence_limit),
+            clipnorm=clipnorm,
+            seed=seed,
         )
-        checks.positive_integers(unroll=unroll, optimizees=optimizees)
-        if clipnorm is not None:
-            checks.positive_numbers(clipnorm=clipnorm)
-        self._progress = arguments.progress(horizon, unroll)
+        self._schedule = self._config.horizon_schedule()
+        self._pool = EpisodePool(self._config, self._schedule)
+        self._validation = Validation(self._config)
         self.rule = rule
-        self.horizon = self._progress.longest_horizon
-        self.seed = seed
-        self._loss_weights = arguments.loss_weight_array(
-            loss_weights, self.horizon
-        )
-        self._outer_loop = EpisodePool(
-            rule,
-            tasks,
-            self._progress.horizons,
-            unroll,
-            optimizees,
-            tasks_per_step,
-            self._loss_weights,
-            loss_transform,
-            estimator,
-            float(divergence_limit),
-            clipnorm,
-            seed,
-        )
-        self._best = Best()
-        self._validation = Validation(rule, loss_transform, seed)
+        self.horizon = self._schedule.longest_horizon
         self.built = True
 
-    def compile(self, optimizer="adam", jit_compile=False):
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        jit_compile: bool = False,
+    ) -> None:
         """Sets the meta-optimizer.
+
+        With `use_ema=True`, validation sees the average of the
+        meta-parameters, and the rule ends with it. A loss scale
+        (`loss_scale_factor`, `LossScaleOptimizer`) multiplies the
+        meta-gradient before the optimizer divides by it; none is added under
+        a policy of mixed precision.
 
         Args:
             optimizer: A `keras.optimizers.Optimizer`, or the name of one.
@@ -141,29 +158,32 @@ class MetaTrainer(keras.Model):
                 validation's optimizees: seconds to compile for each task,
                 several times faster from then on. Defaults to `False`.
         """
-        super().compile(optimizer=optimizer, jit_compile=jit_compile)
-        self._validation = Validation(
-            self.rule,
-            self._outer_loop.loss_transform,
-            self.seed,
-            bool(jit_compile),
+        # The meta-gradient is of float32 whatever Keras's dtype policy, so it
+        # needs no loss scale. One that the user asks for is applied.
+        super().compile(
+            optimizer=optimizer, jit_compile=jit_compile, auto_scale_loss=False
         )
+        self._validation = Validation(self._config, bool(jit_compile))
         self.optimizer.build(self.rule.trainable_variables)
-        self._apply_function = tf.function(self._apply, autograph=False)
+        # A partial, because TensorFlow counts the traces of one Python
+        # function over all trainers and warns.
+        self._apply_function = tf.function(
+            functools.partial(self._apply), autograph=False
+        )
 
     def fit(
         self,
-        epochs=1,
-        steps_per_epoch=100,
-        validation_task=None,
-        validation_episodes=8,
-        validation_freq=1,
-        validation_horizon=None,
-        callbacks=None,
-        verbose="auto",
-        backup_dir=None,
-        restore_best=True,
-    ):
+        epochs: int = 1,
+        steps_per_epoch: int = 100,
+        validation_task: Task | list[Task] | None = None,
+        validation_episodes: int = 8,
+        validation_freq: int = 1,
+        validation_horizon: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        verbose: str | int = "auto",
+        backup_dir: str | os.PathLike | None = None,
+        restore_best: bool = True,
+    ) -> keras.callbacks.History:
         """Meta-trains the rule.
 
         The logs that callbacks, the progress bar and the history see are
@@ -181,24 +201,31 @@ class MetaTrainer(keras.Model):
                 Defaults to `None`.
             validation_episodes: Integer. Optimizees of each validation task.
                 Defaults to `8`.
-            validation_freq: Integer. Validates each so many epochs.
+            validation_freq: Integer. Epochs from one validation to the next.
                 Defaults to `1`.
             validation_horizon: Integer. Inner steps of a validation episode.
                 Defaults to `None`, the longest of training; of a curriculum,
                 the next.
             callbacks: List of `keras.callbacks.Callback`.
             verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
-            backup_dir: Directory. After each epoch all that the run needs is
-                written there; a run that was killed goes on from there when
-                it is started again with the same arguments, and ends with the
-                same numbers. Callbacks keep no state of their own over a
-                resume. Defaults to `None`.
+            backup_dir: Directory. After each epoch, everything that the run
+                needs is written there. A run that was killed resumes from it
+                when it is started again with the same arguments, and ends
+                with the same numbers. The state of `callbacks` is not kept.
+                Defaults to `None`.
             restore_best: Boolean. With a validation task, whether the rule
                 ends with the meta-parameters of its lowest `val_loss`.
                 Defaults to `True`.
 
         Returns:
             A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If an argument is out of its range, or `backup_dir`
+                holds a backup of another run or a damaged one, which is left
+                as it is.
+            RuntimeError: If every episode of the run diverged. The backup
+                stays.
         """
         if not self.compiled:
             raise ValueError(
@@ -212,25 +239,26 @@ class MetaTrainer(keras.Model):
         )
         if validation_horizon is not None:
             checks.positive_integers(validation_horizon=validation_horizon)
-        arguments.refuse_keras_backup(callbacks)
-        validation_tasks = (
-            []
-            if validation_task is None
-            else arguments.task_list("validation_task", validation_task)
-        )
-        if self._progress.is_curriculum and not validation_tasks:
-            raise ValueError(
-                "Argument `validation_task` must be a task, by which a "
-                "curriculum goes on. Received: validation_task=None"
+        own_callbacks.check_callbacks(callbacks)
+        validate = None
+        if validation_task is not None:
+            validate = own_callbacks.Validate(
+                task_list("validation_task", validation_task),
+                validation_episodes,
+                validation_horizon,
+                validation_freq,
+                self._schedule,
             )
-
-        def validate():
-            horizon = validation_horizon or self._progress.validation_horizon
-            return self.evaluate(validation_tasks, validation_episodes, horizon)
-
-        callbacks = keras.callbacks.CallbackList(
-            callbacks,
-            add_history=True,
+        before, after = self._own_callbacks(validate, backup_dir, restore_best)
+        divergence = own_callbacks.CheckDivergence()
+        callback_list = keras.callbacks.CallbackList(
+            [
+                *before,
+                *keras.tree.flatten(callbacks or []),
+                keras.callbacks.History(),
+                divergence,
+                *after,
+            ],
             add_progbar=verbose != 0,
             model=self,
             verbose=1 if verbose == "auto" else verbose,
@@ -238,41 +266,25 @@ class MetaTrainer(keras.Model):
             steps=steps_per_epoch,
         )
         self.stop_training = False
-        self._best = Best()
-        callbacks.on_train_begin()
-        first_epoch, path = 0, None
-        if backup_dir is not None:
-            path = pathlib.Path(backup_dir) / _BACKUP_NAME
-            if path.exists():
-                first_epoch = self._restore(path)
-        for epoch in range(first_epoch, epochs):
+        self._initial_epoch = 0
+        callback_list.on_train_begin()
+        for epoch in range(self._initial_epoch, epochs):
             if self.stop_training:
                 break
-            callbacks.on_epoch_begin(epoch)
-            logs = self._run_epoch(steps_per_epoch, callbacks)
-            if self._progress.is_curriculum:
-                logs["horizon"] = self._progress.horizons[1]
-            is_validated = (
-                validation_tasks and not (epoch + 1) % validation_freq
-            )
-            if is_validated:
-                logs["val_loss"] = validate()
-                improved = self._best.update_if_better(
-                    logs["val_loss"], self.rule.get_weights()
-                )
-            callbacks.on_epoch_end(epoch, logs)
-            # While all diverge, longer episodes would teach it nothing.
-            is_good = is_validated and self._best.weights is not None
-            if is_good and self._progress.moves_on(improved):
-                self._begin_stage(validate, restore_best)
-            if path is not None:
-                self._back_up(path, epoch + 1)
-        if restore_best and self._best.weights is not None:
-            self.rule.set_weights(self._best.weights)
-        callbacks.on_train_end()
+            callback_list.on_epoch_begin(epoch)
+            logs = self._run_epoch(steps_per_epoch, callback_list)
+            callback_list.on_epoch_end(epoch, logs)
+        write_average(self.rule, self.optimizer)
+        callback_list.on_train_end()
+        divergence.raise_if_all_diverged()
         return self.history
 
-    def evaluate(self, task, episodes=8, horizon=None):
+    def evaluate(
+        self,
+        task: Task | list[Task],
+        episodes: int = 8,
+        horizon: int | None = None,
+    ) -> float:
         """The meta-loss of the rule over whole episodes of fresh optimizees.
 
         Args:
@@ -288,13 +300,14 @@ class MetaTrainer(keras.Model):
         """
         horizon = self.horizon if horizon is None else horizon
         checks.positive_integers(episodes=episodes, horizon=horizon)
-        weights = self._loss_weights
+        weights = self._config.loss_weights
         if horizon != self.horizon:
             weights = np.ones(horizon, "float32")
-        tasks = arguments.task_list("task", task)
-        return self._validation.meta_loss(tasks, episodes, weights)
+        return self._validation.meta_loss(
+            task_list("task", task), episodes, weights
+        )
 
-    def save(self, filepath, overwrite=True, **kwargs):
+    def save(self, filepath, overwrite=True, **kwargs) -> NoReturn:
         """Not for a trainer: raises an error that says what to call."""
         raise NotImplementedError(
             "A MetaTrainer holds Python functions and data and cannot be "
@@ -304,112 +317,56 @@ class MetaTrainer(keras.Model):
             f"`fit(backup_dir=…)`. Received: filepath={filepath}"
         )
 
+    def _own_callbacks(self, validate, backup_dir, restore_best):
+        """The callbacks that run before those of the user, and after them.
+
+        The user's see `val_loss`; the backup sees the history and everything
+        that the user's did.
+        """
+        best = own_callbacks.KeepBest(restore_best)
+        before, after = [best], []
+        if validate is not None:
+            before.insert(0, validate)
+        if self._schedule.is_curriculum:
+            if validate is None:
+                raise ValueError(
+                    "Argument `validation_task` must be a task, by which a "
+                    "curriculum advances. Received: validation_task=None"
+                )
+            after.append(
+                own_callbacks.AdvanceCurriculum(self._schedule, validate, best)
+            )
+        if backup_dir is not None:
+            path = pathlib.Path(backup_dir) / _BACKUP_NAME
+            after.append(
+                Backup(path, self._config, self._pool, self._schedule, best)
+            )
+        return before, after
+
     def _run_epoch(self, steps, callbacks):
         logs, losses, diverged, begin = {}, [], 0, time.perf_counter()
         for step in range(steps):
             callbacks.on_train_batch_begin(step)
-            step_losses, gradients = self._outer_loop.step()
+            step_losses, gradients = self._pool.step()
             if gradients is not None:
                 self._apply_function(gradients)
             losses += step_losses
-            diverged += self._outer_loop.optimizees - len(step_losses)
+            diverged += self._pool.optimizees - len(step_losses)
             seconds = time.perf_counter() - begin
-            inner_steps = (step + 1) * self._outer_loop.inner_steps
+            inner_steps = (step + 1) * self._pool.inner_steps
             logs = {
                 "loss": float(np.mean(losses)) if losses else math.nan,
                 "inner_steps_per_second": inner_steps / seconds,
                 "diverged": diverged,
             }
             callbacks.on_train_batch_end(step, logs)
+            if self.stop_training:
+                break
+        if self._schedule.is_curriculum:
+            logs["horizon"] = self._schedule.horizons[1]
         return logs
 
-    def _begin_stage(self, validate, restore_best):
-        """Goes on at the horizon that progress has come to."""
-        if restore_best:
-            self.rule.set_weights(self._best.weights)
-        self._outer_loop.horizons = self._progress.horizons
-        self._best = Best()
-        self._best.update_if_better(validate(), self.rule.get_weights())
-
     def _apply(self, gradients):
+        # The optimizer divides them by its loss scale, if it has one.
+        gradients = [self.optimizer.scale_loss(g) for g in gradients]
         self.optimizer.apply(gradients, self.rule.trainable_variables)
-
-    def _back_up(self, path, next_epoch):
-        variables = self.rule.variables + self.optimizer.variables
-        best = self._best.weights or []
-        arrays, outer = self._outer_loop.state()
-        checkpoint.write(
-            path,
-            [keras.ops.convert_to_numpy(v) for v in variables] + best + arrays,
-            {
-                "settings": self._settings(),
-                "epoch": next_epoch,
-                "stopped": self.stop_training,
-                "history": self.history.history,
-                "epochs": self.history.epoch,
-                "best": {"loss": self._best.loss, "arrays": len(best)},
-                "progress": self._progress.state(),
-                "outer_loop": outer,
-            },
-        )
-
-    def _restore(self, path):
-        """Restores a backup and returns the epoch to go on with."""
-        arrays, document = checkpoint.read(path)
-        ours, theirs = self._settings(), document["settings"]
-        theirs = {**theirs, "rule": _without_origin(theirs.get("rule"))}
-        other = sorted(key for key in ours if ours[key] != theirs.get(key))
-        if other:
-            raise ValueError(
-                "Argument `backup_dir` must hold a backup of this run. "
-                f"Expected { ({key: ours[key] for key in other}) }. Received "
-                f"{ ({key: theirs.get(key) for key in other}) } in "
-                f"{str(path)!r}. Choose another directory, or start with the "
-                "settings of the backup."
-            )
-        arrays = iter(arrays)
-        for variable in self.rule.variables + self.optimizer.variables:
-            variable.assign(next(arrays))
-        best = document["best"]
-        self._best.loss = best["loss"]
-        self._best.weights = [
-            next(arrays) for _ in range(best["arrays"])
-        ] or None
-        self._outer_loop.restore(arrays, document["outer_loop"])
-        # Backups of the time before curricula have none.
-        if "progress" in document:
-            self._progress.restore(document["progress"])
-        self._outer_loop.horizons = self._progress.horizons
-        # A callback that ended the run has ended it for good.
-        self.stop_training = document["stopped"]
-        self.history.history = document["history"]
-        self.history.epoch = document["epochs"]
-        return document["epoch"]
-
-    def _settings(self):
-        """What a backup must agree with."""
-        return {
-            "rule": _without_origin(self.rule.get_config()),
-            "optimizer": type(self.optimizer).__name__,
-            "variables": [
-                list(v.shape)
-                for v in self.rule.variables + self.optimizer.variables
-            ],
-            "horizon": self._progress.settings(),
-            **self._outer_loop.settings(),
-        }
-
-
-def _without_origin(config):
-    """A configuration without what may differ from one process to the next.
-
-    Keras counts up the names of layers within a process, and a class may move
-    to another module.
-    """
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: _without_origin(value)
-        for key, value in config.items()
-        if key not in ("name", "module")
-    }

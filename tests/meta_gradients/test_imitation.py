@@ -150,8 +150,8 @@ def _trainer(rate=0.5, teacher=0.1, **arguments):
 
 def test_resume_where_both_kinds_of_episodes_are(tmp_path):
     whole = _trainer(epochs=4)
-    groups = whole._outer_loop._groups
-    assert {bool(group.carry.is_taught) for group in groups} == {True, False}
+    batches = whole._pool.batches
+    assert {bool(batch.carry.is_taught) for batch in batches} == {True, False}
     _trainer(epochs=1, backup_dir=tmp_path)
     resumed = _trainer(epochs=4, backup_dir=tmp_path)
     assert float(resumed.rule.learning_rate) == float(whole.rule.learning_rate)

@@ -47,8 +47,8 @@ def test_a_run_goes_on_from_the_best_of_a_stage():
     lengths = []
 
     def ruin(epoch, logs):
-        (group,) = trainer._outer_loop._groups
-        lengths.append({place.length for place in group.places})
+        (batch,) = trainer._pool.batches
+        lengths.append({slot.length for slot in batch.slots})
         if epoch == 0:
             trainer.rule.learning_rate.assign(0.0)
 
