@@ -24,7 +24,6 @@ FORBIDDEN = re.compile(
 TOO_LONG = {
     ("meta_gradients/first_order.py", "_gradient_in_blocks"),
     ("meta_gradients/second_order.py", "backpropagate"),
-    ("meta_training/trainer.py", "fit"),
     ("optimizers/blockwise_update.py", "update_in_blocks"),
     ("optimizers/l2l_optimizer.py", "__init__"),
 }

@@ -24,12 +24,12 @@ class Validate(keras.callbacks.Callback):
     Args:
         tasks: List of `Task`.
         episodes: Integer. Optimizees of each task.
-        horizon: Integer, inner steps; or `None`, those of the schedule.
         frequency: Integer. Epochs from one validation to the next.
+        horizon: Integer, inner steps; or `None`, those of the schedule.
         schedule: A `HorizonSchedule`.
     """
 
-    def __init__(self, tasks, episodes, horizon, frequency, schedule):
+    def __init__(self, tasks, episodes, frequency, horizon, schedule):
         super().__init__()
         self._tasks = tasks
         self._episodes = episodes

@@ -231,24 +231,14 @@ class MetaTrainer(keras.Model):
             raise ValueError(
                 "Call `trainer.compile(optimizer)` before `trainer.fit()`."
             )
-        checks.positive_integers(
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            validation_episodes=validation_episodes,
-            validation_freq=validation_freq,
-        )
-        if validation_horizon is not None:
-            checks.positive_integers(validation_horizon=validation_horizon)
+        checks.positive_integers(epochs=epochs, steps_per_epoch=steps_per_epoch)
         own_callbacks.check_callbacks(callbacks)
-        validate = None
-        if validation_task is not None:
-            validate = own_callbacks.Validate(
-                task_list("validation_task", validation_task),
-                validation_episodes,
-                validation_horizon,
-                validation_freq,
-                self._schedule,
-            )
+        validate = self._validate(
+            validation_task,
+            validation_episodes,
+            validation_freq,
+            validation_horizon,
+        )
         before, after = self._own_callbacks(validate, backup_dir, restore_best)
         divergence = own_callbacks.CheckDivergence()
         callback_list = keras.callbacks.CallbackList(
@@ -315,6 +305,23 @@ class MetaTrainer(keras.Model):
             "`trainer.save_weights(path)` (in `ModelCheckpoint`: "
             "`save_weights_only=True`), a run that is to go on with "
             f"`fit(backup_dir=…)`. Received: filepath={filepath}"
+        )
+
+    def _validate(self, task, episodes, frequency, horizon):
+        """The callback that validates, or `None` without a task."""
+        checks.positive_integers(
+            validation_episodes=episodes, validation_freq=frequency
+        )
+        if horizon is not None:
+            checks.positive_integers(validation_horizon=horizon)
+        if task is None:
+            return None
+        return own_callbacks.Validate(
+            task_list("validation_task", task),
+            episodes,
+            frequency,
+            horizon,
+            self._schedule,
         )
 
     def _own_callbacks(self, validate, backup_dir, restore_best):

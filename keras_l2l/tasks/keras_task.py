@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +30,13 @@ class KerasTask(Task):
     memory, and each batch is a random draw of examples, so that every step of
     every episode can be repeated exactly.
 
+    The loss is that of `model.compute_loss`; a `train_step` of the model's
+    own is not used, and a warning says so.
+
     Args:
         build_model: A function without arguments that returns a new
-            `keras.Model`, of the same architecture each time.
+            `keras.Model`, of the same architecture each time. It may share
+            frozen variables between models, but no trainable ones.
         dataset: A `tf.data.Dataset` of batches `(x, y)` or
             `(x, y, sample_weight)`, or a tuple of arrays (or structures of
             arrays) of the same form. A dataset is read once; if it repeats,
@@ -52,7 +57,8 @@ class KerasTask(Task):
     Raises:
         TypeError: If `build_model` or the data are of a wrong type.
         ValueError: If the data hold no examples, or arrays of different
-            length, or if the loss is not a scalar.
+            length, if the loss is not a scalar, or if `build_model` returns
+            the same model again.
 
     Example:
 
@@ -98,7 +104,8 @@ class KerasTask(Task):
         checks.positive_integers(batch_size=batch_size, max_batches=max_batches)
         self.batch_size = batch_size
         self._build_model = build_model
-        self._model = self._build(seed=0)
+        # Another seed than that of `parameters` below, which must differ.
+        self._model = self._build(seed=1)
         if loss is not None or not self._model.compiled:
             self._model.compile(loss=loss)
         super().__init__(name or self._model.name)
@@ -106,6 +113,7 @@ class KerasTask(Task):
         # done in a `tf.function`, and raises if model, data and loss do not
         # fit each other.
         parameters, state = self.initial_parameters(0)
+        self._warn_of_what_is_lost(parameters)
         value, _ = self.loss(parameters, state, self.sample_batch([0, 0]))
         if value.shape != ():
             raise ValueError(
@@ -115,6 +123,14 @@ class KerasTask(Task):
 
     def initial_parameters(self, seed):
         model = self._build(seed)
+        ours = {id(v) for v in self._model.trainable_variables}
+        if any(id(v) in ours for v in model.trainable_variables):
+            raise ValueError(
+                "Argument `build_model` must return a new model each time, or "
+                "all episodes would begin with the same parameters. Received "
+                "a model with the trainable variables of an earlier one. "
+                "Create all its layers inside of `build_model`."
+            )
         parameters = [tf.identity(v) for v in model.trainable_variables]
         state = [tf.identity(v) for v in model.non_trainable_variables]
         for ours, theirs in (
@@ -189,6 +205,30 @@ class KerasTask(Task):
             tf.convert_to_tensor(scope.get_current_value(v))
             for v in model.non_trainable_variables
         ]
+
+    def _warn_of_what_is_lost(self, parameters):
+        """Warns of a model that would be trained otherwise than expected."""
+        if type(self._model).train_step is not keras.Model.train_step:
+            warnings.warn(
+                f"Task {self.name!r} does not use the `train_step` of "
+                f"{type(self._model).__name__}: its loss is that of "
+                "`compute_loss`. Override `compute_loss` or call `add_loss` "
+                "for a loss of your own.",
+                stacklevel=3,
+            )
+        pairs = [
+            (p.numpy(), v.numpy())
+            for p, v in zip(parameters, self._model.trainable_variables)
+        ]
+        # Zeros and ones are the same for every seed.
+        is_random = any(a.size and np.ptp(a) > 0 for a, _ in pairs)
+        if is_random and all(np.array_equal(a, b) for a, b in pairs):
+            warnings.warn(
+                f"All episodes of task {self.name!r} begin with the same "
+                "parameters: `build_model` draws none, or sets seeds of its "
+                "own. Leave the seeds of initializers at `None`.",
+                stacklevel=3,
+            )
 
     def _build(self, seed):
         with _seeded(seed):

@@ -255,6 +255,60 @@ def test_ragged_batches_are_refused():
         tasks.KerasTask(components.mlp, dataset)
 
 
+X, Y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+
+
+def _dense(**arguments):
+    return keras.layers.Dense(1, **arguments)
+
+
+def test_a_model_that_is_returned_again_is_refused():
+    model = keras.Sequential([keras.Input((2,)), _dense()])
+    head = _dense()
+    for build_model in (
+        lambda: model,
+        lambda: keras.Sequential([keras.Input((2,)), head]),
+    ):
+        with pytest.raises(ValueError, match="return a new model each time"):
+            tasks.KerasTask(build_model, (X, Y), "mse")
+
+
+def test_a_frozen_layer_may_be_shared():
+    frozen = _dense(trainable=False)
+    task = tasks.KerasTask(
+        lambda: keras.Sequential([keras.Input((2,)), frozen, _dense()]),
+        (X, Y),
+        "mse",
+    )
+    assert len(task.parameter_specs) == 2
+
+
+def test_episodes_that_begin_alike_are_told():
+    def build_model(**arguments):
+        return keras.Sequential([keras.Input((2,)), _dense(**arguments)])
+
+    glorot = keras.initializers.GlorotUniform(seed=1)
+    with pytest.warns(UserWarning, match="begin with the same parameters"):
+        tasks.KerasTask(
+            lambda: build_model(kernel_initializer=glorot), (X, Y), "mse"
+        )
+    # Without a warning: there is nothing to draw.
+    tasks.KerasTask(
+        lambda: build_model(kernel_initializer="zeros"), (X, Y), "mse"
+    )
+
+
+def test_a_train_step_that_is_not_used_is_told():
+    class Model(keras.Sequential):
+        def train_step(self, data):
+            raise AssertionError
+
+    with pytest.warns(UserWarning, match="does not use the `train_step`"):
+        tasks.KerasTask(
+            lambda: Model([keras.Input((2,)), _dense()]), (X, Y), "mse"
+        )
+
+
 def test_a_changing_architecture_is_refused():
     widths = iter(range(1, 100))
 
