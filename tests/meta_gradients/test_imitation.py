@@ -141,7 +141,7 @@ def _trainer(rate=0.5, teacher=0.1, **arguments):
         estimator=Imitation(
             AntitheticES(jit_compile=False), rules.Adam(teacher), rate=rate
         ),
-        seed=2,
+        seed=1,
     )
     trainer.compile(keras.optimizers.Adam(1e-3))
     trainer.fit(steps_per_epoch=2, verbose=0, **arguments)
