@@ -120,11 +120,10 @@ def test_nothing_is_open():
 
 
 def test_a_reader_that_stops_early():
-    process = start("recipes")
-    process.stdout.close()
-    assert process.wait() == 0
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    with start("recipes") as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (0, b"")
 
 
 def test_a_backend_that_there_is_not():
