@@ -64,7 +64,8 @@ def meta_train(
             "The epochs that had ended are kept in "
             f"{output}{os.sep}; the same command goes on from there."
         ),
-        user_errors(ValueError, OSError),
+        # A run in which every episode diverged is a `RuntimeError`.
+        user_errors(ValueError, OSError, RuntimeError),
     ):
         path = runner.run(
             loaded,

@@ -39,11 +39,11 @@ def test_a_stage_has_a_curriculum_and_a_teacher():
     trainer = runner._make_trainer(
         rules.SGD(), tasks.Quadratic(), recipe, stage
     )
-    settings = trainer._settings()
-    assert settings["horizon"]["stages"] == [[20, 20], [40, 40]]
-    assert len(settings["loss_weights"]) == 40
-    assert settings["estimator"]["rate"] == 0.3
-    assert settings["estimator"]["teacher"]["learning_rate"] == 0.05
+    config = trainer._config
+    assert config.horizon.horizons == (20, 40)
+    assert len(config.loss_weights) == 40
+    assert config.estimator.rate == 0.3
+    assert float(config.estimator.teacher.learning_rate) == np.float32(0.05)
 
 
 def test_a_recipe_runs_resumes_and_scores(tmp_path):
