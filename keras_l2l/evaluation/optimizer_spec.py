@@ -10,7 +10,7 @@ from keras_l2l import rules
 from keras_l2l.evaluation.learning_rate_sweep import rate_grid
 from keras_l2l.optimizers.schedules import Cooldown
 from keras_l2l.rules import UpdateRule
-from keras_l2l.serialization.meta_parameters import digest
+from keras_l2l.serialization.digest import digest
 
 
 @dataclasses.dataclass(frozen=True)

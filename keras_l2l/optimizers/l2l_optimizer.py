@@ -17,7 +17,7 @@ from keras_l2l.optimizers.schedules import Cooldown
 from keras_l2l.optimizers.state_variables import Slots, dtype_of, initial_state
 from keras_l2l.rules import RuleState, UpdateRule
 from keras_l2l.rules.parameter_groups import are_of_one_model
-from keras_l2l.serialization.meta_parameters import digest
+from keras_l2l.serialization.digest import digest
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16")
 

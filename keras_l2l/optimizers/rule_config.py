@@ -1,34 +1,72 @@
 """A rule within the config of an optimizer.
 
 Such a config can come from a stranger, in a `.keras` file. It is read as
-data, to the standard of `manifest`.
+data, as the manifest of an exported rule is; see `serialization`.
 """
 
 import base64
 import binascii
+import json
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_l2l.rules import UpdateRule
-from keras_l2l.serialization import manifest
+from keras_l2l.serialization.configuration import build_rule
+from keras_l2l.serialization.digest import digest_of
+from keras_l2l.serialization.errors import RuleFormatError
 from keras_l2l.serialization.meta_parameters import to_bytes
+from keras_l2l.serialization.variable_budget import MAX_VARIABLES, stored_bytes
+
+# Meta-parameters of random floats hardly shrink. A few kilobytes that expand
+# to more than this were made to fill the memory.
+_SIZE_LIMIT = 2**25  # bytes
+_EXPANSION_LIMIT = 10
 
 
-def serialize(rule):
-    """Dict of the class, the configuration and the meta-parameters."""
+def serialize(rule: UpdateRule) -> dict[str, Any]:
+    """Describes a rule by its class, configuration and meta-parameters.
+
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        Dict of what JSON has. Its `"digest"` is that of `digest.digest_of`,
+        and is missing if the configuration holds what JSON has not.
+
+    Raises:
+        ValueError: If the rule has more variables than could be read back.
+    """
+    values = rule.get_weights()
+    if len(values) > MAX_VARIABLES:
+        raise ValueError(
+            f"A rule that is saved may have at most {MAX_VARIABLES} "
+            f"variables. Received: {rule.name!r} with {len(values)} of them."
+        )
+    class_name = keras.saving.get_registered_name(type(rule))
+    config = rule.get_config()
+    try:
+        config = json.loads(json.dumps(config))
+        digest = {"digest": digest_of(class_name, config, values).hex()}
+    except (TypeError, ValueError):  # Keras has a JSON of its own.
+        digest = {}
     return {
-        "class_name": keras.saving.get_registered_name(type(rule)),
-        "config": rule.get_config(),
+        "class_name": class_name,
+        "config": config,
         "meta_parameters": _Base64(
             base64.b64encode(zlib.compress(to_bytes(rule))).decode()
         ),
+        **digest,
     }
 
 
-def deserialize(config, custom_objects=None):
-    """The rule that `serialize` described.
+def deserialize(
+    config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> UpdateRule:
+    """Builds the rule that `serialize` described.
 
     Args:
         config: Dict, from `serialize`.
@@ -43,22 +81,41 @@ def deserialize(config, custom_objects=None):
         ValueError: If the config asks for what is not known, or is damaged.
     """
     class_name = config.get("class_name")
+    data = _decode(config.get("meta_parameters"))
+    inner = config.get("config")
+    inner = inner if isinstance(inner, dict) else {}
+    known = _known(class_name, custom_objects)
     try:
-        rule = manifest.build_rule(
-            {"rule": {"class_name": str(class_name), **_part(config)}},
-            UpdateRule,
-            _known(class_name, custom_objects),
-            "a config",
+        rule = build_rule(
+            str(class_name),
+            inner,
+            base_class=UpdateRule,
+            custom_objects=known,
+            budget=stored_bytes(len(data)),
         )
-    except manifest.RuleFormatError as error:
+    except RuleFormatError as error:
+        hint = (
+            ""
+            if class_name in known
+            else " Or register it with "
+            "`@keras.saving.register_keras_serializable()` before the model "
+            "is loaded."
+        )
         raise ValueError(
-            "The rule in the config of the optimizer cannot be made. Its "
-            "class must have been registered with "
-            "`@keras.saving.register_keras_serializable()` when the model is "
-            "loaded, or be passed in `custom_objects`. "
-            f"Received: class_name={class_name!r} ({error})"
+            f"The rule in the config of the optimizer cannot be made: {error}"
+            f"{hint}"
         ) from error
-    rule.set_weights(_decode(config.get("meta_parameters"), rule.get_weights()))
+    values = _split(data, rule.get_weights())
+    if "digest" in config:
+        received = digest_of(str(class_name), inner, values).hex()
+        if config["digest"] != received:
+            raise ValueError(
+                "The rule in the config of the optimizer was changed after it "
+                "was saved: its configuration and its meta-parameters must "
+                f"have the digest {config['digest']!s:.64}. "
+                f"Received: {received}. Bring back what was saved"
+            )
+    rule.set_weights(values)
     return rule
 
 
@@ -69,11 +126,6 @@ class _Base64(str):
 
     def __repr__(self):
         return f"<{len(self)} characters of base64>"
-
-
-def _part(config):
-    inner = config.get("config")
-    return {"config": inner if isinstance(inner, dict) else {}}
 
 
 def _known(class_name, custom_objects):
@@ -94,25 +146,35 @@ def _known(class_name, custom_objects):
     }
 
 
-def _decode(text, like):
-    """Base64 → a list of arrays with the shapes and dtypes of `like`."""
-    size = sum(value.nbytes for value in like)
+def _decode(text):
+    """Base64 → the bytes of all meta-parameters."""
     try:
-        # No more than is needed, whatever the data would expand to.
-        data = zlib.decompressobj().decompress(
-            base64.b64decode(text, validate=True), size + 1
-        )
+        compressed = base64.b64decode(text, validate=True)
+        limit = max(_SIZE_LIMIT, _EXPANSION_LIMIT * len(compressed))
+        decompressor = zlib.decompressobj()
+        data = decompressor.decompress(compressed, limit)
     except (TypeError, binascii.Error, ValueError, zlib.error) as error:
         raise ValueError(
             "The meta-parameters in the config of the optimizer are damaged: "
             f"{error}. Save the model again, or pass the rule itself"
         ) from error
+    if not decompressor.eof:
+        raise ValueError(
+            "The meta-parameters in the config of the optimizer are damaged: "
+            f"their {len(compressed)} bytes are cut, or expand to more than "
+            f"{limit}. Save the model again, or pass the rule itself"
+        )
+    return data
+
+
+def _split(data, like):
+    """Bytes → a list of arrays with the shapes and dtypes of `like`."""
+    size = sum(value.nbytes for value in like)
     if len(data) != size:
         raise ValueError(
             "The meta-parameters in the config of the optimizer do not fit "
-            f"its rule. Expected: {size} bytes. Received: "
-            f"{len(data) if len(data) < size else 'more'}. Save the model "
-            "again with this version"
+            f"its rule. Expected: {size} bytes. Received: {len(data)}. Save "
+            "the model again with this version"
         )
     values = []
     for value in like:

@@ -11,6 +11,10 @@ from keras import ops
 
 from keras_l2l.rules import preprocessing
 from keras_l2l.serialization.saved_model import export_rule
+from keras_l2l.serialization.variable_budget import (
+    check_budget,
+    variable_budget,
+)
 
 # A tensor of Keras's backend, a variable, or an array that becomes one.
 Tensor: TypeAlias = Any
@@ -85,6 +89,30 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
                 f"Received: dtype={dtype!r}"
             )
         self.built = True
+
+    def add_weight(
+        self,
+        shape: Sequence[int] | None = None,
+        initializer: Any = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> keras.Variable:
+        """Adds a meta-parameter, as `keras.layers.Layer.add_weight` does.
+
+        A rule that is built from a file gets no more than the file holds.
+
+        Args:
+            shape: Sequence of integers. Defaults to `None`, a scalar.
+            initializer: Initializer. Defaults to `None`, that of Keras.
+            dtype: The dtype. Defaults to `None`, that of the rule.
+            **kwargs: See `keras.layers.Layer.add_weight`.
+
+        Returns:
+            A `keras.Variable`.
+        """
+        dtype = dtype or self.variable_dtype
+        check_budget(kwargs.get("name"), shape, dtype)
+        return super().add_weight(shape, initializer, dtype, **kwargs)
 
     @property
     def granularity(self) -> str:
@@ -190,7 +218,8 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         Returns:
             A rule of the same class.
         """
-        twin = type(self).from_config(self.get_config())
+        with variable_budget(None):
+            twin = type(self).from_config(self.get_config())
         twin.set_weights(self.get_weights())
         return twin
 

@@ -1,5 +1,6 @@
 """RNNprop: an LSTM on Adam-like inputs, with a bounded update."""
 
+import itertools
 from typing import Any
 
 import keras
@@ -68,14 +69,14 @@ class RNNprop(CoordinatewiseRule):
         self.output_scale = float(output_scale)
         self.beta = float(beta)
         self.seed = seed
-        seeds = iter(
-            np.random.SeedSequence(seed).generate_state(layers + 2).tolist()
-        )
+        sequence, count = np.random.SeedSequence(seed), itertools.count(1)
 
         def add(name, *shape):
+            # Not all seeds at once: in a file, `layers` can be any number.
+            weight_seed = sequence.generate_state(next(count))[-1]
             return self.add_weight(
                 shape=shape,
-                initializer=keras.initializers.GlorotUniform(next(seeds)),
+                initializer=keras.initializers.GlorotUniform(int(weight_seed)),
                 name=name,
             )
 

@@ -1,9 +1,8 @@
 """A rule as data: its manifest, its variables, its SavedModel."""
 
-from keras_l2l.serialization.manifest import RuleFormatError, read_manifest
-from keras_l2l.serialization.saved_model import (
-    load_graph_unsafe,
-)
+from keras_l2l.serialization.errors import RuleFormatError
+from keras_l2l.serialization.manifest import read_manifest
+from keras_l2l.serialization.saved_model import load_graph_unsafe
 
 __all__ = [
     "RuleFormatError",

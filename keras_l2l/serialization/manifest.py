@@ -1,19 +1,28 @@
-"""The manifest of an exported rule: what it holds, and what it may ask for.
+"""The manifest of an exported rule: what it holds, and how it is written.
 
-A manifest can come from a stranger. It is read as data: a name in it is looked
-up among known classes, and never imported. Which classes may be built is an
-argument, `base_class`: this module knows no rule.
+A manifest can come from a stranger, and is read as data; see `configuration`.
 """
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from keras_l2l.serialization.configuration import check_depth, checked_config
+from keras_l2l.serialization.digest import digest_of
+from keras_l2l.serialization.errors import (
+    errors_name_path,
+    format_error,
+)
+from keras_l2l.serialization.meta_parameters import describe
+from keras_l2l.serialization.variable_budget import MAX_VARIABLES
 
 FORMAT = "keras_l2l.rule"
 FORMAT_VERSION = 1
@@ -42,7 +51,6 @@ _METADATA: dict[str, Any] = {
     "seed": None,
     "scores": {},
 }
-_PACKAGE = "keras_l2l>"
 # How a manifest has named granularities from the start.
 _INDEPENDENT = {
     "coordinate": "coordinates",
@@ -60,20 +68,7 @@ _GRAPH_OF_ONE_PARAMETER = (
 )
 
 
-class RuleFormatError(ValueError):
-    """What was read is no rule export, or not one that can be trusted."""
-
-
-def format_error(path, expected, received, advice="Export the rule again."):
-    """A `RuleFormatError` about the directory `path`."""
-    return RuleFormatError(
-        "Argument `path` must be the directory of an exported rule, with "
-        f"{expected}. Received: {received!s:.500} "
-        f"(path={os.fspath(path)!r}). {advice}"
-    )
-
-
-def check_directory(path):
+def check_directory(path: str | os.PathLike[str]) -> None:
     """Raises unless `path` is a directory."""
     problem = (
         "Argument `path` must be a directory that `rule.export(path)` wrote. "
@@ -85,7 +80,7 @@ def check_directory(path):
         raise NotADirectoryError(f"{problem}, which is no directory.")
 
 
-def read_manifest(path):
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks the manifest of an exported rule.
 
     Args:
@@ -95,31 +90,41 @@ def read_manifest(path):
         Dict with `"format"`, `"format_version"`, `"rule"` (`"class_name"`
         and `"config"`), `"independent"`, `"graph"`, `"variables"` (dicts with
         `"name"`, `"shape"`, `"dtype"`), `"description"`, `"recipe"`,
-        `"seed"`, `"scores"` and `"versions"`.
+        `"seed"`, `"scores"` and `"versions"`; of newer exports also
+        `"digest"`, see `digest.digest_of`.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
         NotADirectoryError: If `path` is no directory.
         RuleFormatError: If the manifest is missing or invalid.
+
+    Example:
+
+    >>> keras_l2l.serialization.read_manifest("my_rule")["scores"]
     """
     check_directory(path)
-    file = Path(path, FILE)
-    if not file.is_file():
-        raise format_error(path, f"a file {FILE}", sorted(os.listdir(path)))
-    with open(file, "rb") as stream:
-        content = stream.read(SIZE_LIMIT + 1)
-    return _parse(content, path)
+    with errors_name_path(path):
+        file = Path(path, FILE)
+        if not file.is_file():
+            raise format_error(f"a file {FILE}", sorted(os.listdir(path)))
+        with open(file, "rb") as stream:
+            content = stream.read(SIZE_LIMIT + 1)
+        return _parse(content)
 
 
-def write_manifest(rule, base_class, variables, metadata, path):
-    """The manifest of a rule, checked to be one that can be read back.
+def write_manifest(
+    rule: Any,
+    base_class: type,
+    variables: Mapping[str, keras.Variable],
+    metadata: Mapping[str, Any],
+) -> bytes:
+    """Makes the manifest of a rule, checked to be one that can be read back.
 
     Args:
         rule: An instance of `base_class`.
         base_class: The class from which whatever is read back must derive.
         variables: Dict from names to the variables of the rule.
         metadata: Dict; see `saved_model.export_rule`.
-        path: Where the rule will be exported, for error messages.
 
     Returns:
         Bytes, the content of the file.
@@ -133,36 +138,27 @@ def write_manifest(rule, base_class, variables, metadata, path):
             f"Argument `metadata` may have the keys {list(_METADATA)}. "
             f"Received: metadata with {unknown}"
         )
+    class_name = keras.saving.get_registered_name(type(rule))
     alone = rule.granularity == "coordinate"
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "rule": {
-            "class_name": keras.saving.get_registered_name(type(rule)),
-            "config": rule.get_config(),
-        },
+        "rule": {"class_name": class_name, "config": rule.get_config()},
         "independent": _INDEPENDENT[rule.granularity],
         "graph": _GRAPH_OF_COORDINATES if alone else _GRAPH_OF_ONE_PARAMETER,
-        "variables": [
-            {
-                "name": name,
-                "shape": list(variable.shape),
-                "dtype": variable.dtype,
-            }
-            for name, variable in variables.items()
-        ],
+        "variables": describe(variables),
         **_METADATA,
         **metadata,
         "versions": _versions(),
     }
     try:
-        text = json.dumps(manifest, indent=2, allow_nan=False)
-        content = f"{text}\n".encode()
-        rule = _parse(content, path)["rule"]
-        _checked(
-            rule["config"], base_class, keras.saving.get_custom_objects(), path
-        )
-    except (TypeError, ValueError) as error:
+        config = json.loads(_to_json(manifest))["rule"]["config"]
+        values = [variable.numpy() for variable in variables.values()]
+        manifest["digest"] = digest_of(class_name, config, values).hex()
+        content = _to_json(manifest)
+        _parse(content)
+        checked_config(config, base_class, keras.saving.get_custom_objects())
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             "Argument `metadata` and the configuration of the rule must be "
             "strict JSON that can be read back, without lambdas, NaN or "
@@ -171,162 +167,72 @@ def write_manifest(rule, base_class, variables, metadata, path):
     return content
 
 
-def build_rule(manifest, base_class, custom_objects, path):
-    """The rule that a manifest describes, with fresh meta-parameters.
-
-    Args:
-        manifest: Dict, from `read_manifest`.
-        base_class: The class from which the rule, and those within it, must
-            derive.
-        custom_objects: Dict from registered names to classes.
-        path: Where the manifest was read, for error messages.
-
-    Returns:
-        An instance of `base_class`.
-
-    Raises:
-        RuleFormatError: If it asks for what is not known, or does not fit.
-    """
-    name = manifest["rule"]["class_name"]
-    rule_class = _rule_class(name, base_class, custom_objects)
-    if rule_class is None:
-        raise format_error(
-            path,
-            "a rule of this package, or one passed in `custom_objects`",
-            f"the rule class {name!r}",
-            f"Pass `custom_objects={{{name!r}: ...}}` with its class.",
-        )
-    config = _checked(
-        manifest["rule"]["config"], base_class, custom_objects, path
-    )
-    try:
-        with keras.saving.custom_object_scope(custom_objects):
-            return rule_class.from_config(config)
-    except Exception as error:  # Whatever a constructor may raise.
-        raise format_error(
-            path, f"a configuration that `{name}` accepts", error
-        ) from error
+def _to_json(manifest):
+    return f"{json.dumps(manifest, indent=2, allow_nan=False)}\n".encode()
 
 
-def _parse(content, path):
+def _parse(content):
     if len(content) > SIZE_LIMIT:
         raise format_error(
-            path, f"a {FILE} of at most {SIZE_LIMIT} bytes", "a larger one"
+            f"a {FILE} of at most {SIZE_LIMIT} bytes", "a larger one"
         )
     try:
-        manifest = json.loads(content, parse_constant=_refuse_constant)
+        manifest = json.loads(
+            content, parse_constant=_finite, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
-        raise format_error(path, f"valid JSON in {FILE}", error) from error
+        raise format_error(f"valid JSON in {FILE}", error) from error
+    check_depth(manifest)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise format_error(path, f'"format": "{FORMAT}" in {FILE}', manifest)
+        raise format_error(f'"format": "{FORMAT}" in {FILE}', manifest)
     version = manifest.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
         raise format_error(
-            path,
             f'"format_version": {FORMAT_VERSION} in {FILE}',
             f"{version!r}, written by {manifest.get('versions')}",
             "Upgrade keras-l2l if it is newer, else export the rule again.",
         )
-    _check_fields(manifest, _FIELDS, path)
-    _check_fields(manifest["rule"], _RULE_FIELDS, path)
-    for variable in manifest["variables"]:
-        _check_fields(variable, _VARIABLE_FIELDS, path)
-        if not all(type(size) is int for size in variable["shape"]):
-            raise format_error(path, "shapes of integers", variable)
+    _check_fields(manifest, _FIELDS)
+    _check_fields(manifest["rule"], _RULE_FIELDS)
+    _check_variables(manifest["variables"])
+    if not isinstance(manifest.get("digest", ""), str):
+        raise format_error(f"a text as 'digest' in {FILE}", manifest["digest"])
     return manifest
 
 
-def _refuse_constant(name):
-    raise ValueError(f"{name}, which is no strict JSON")
+def _finite(text):
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text}, which is no strict JSON")
+    return number
 
 
-def _check_fields(value, fields, path):
+def _check_variables(variables):
+    if len(variables) > MAX_VARIABLES:
+        raise format_error(
+            f"at most {MAX_VARIABLES} variables", f"{len(variables)} of them"
+        )
+    for variable in variables:
+        _check_fields(variable, _VARIABLE_FIELDS)
+        if not all(
+            type(size) is int and size >= 0 for size in variable["shape"]
+        ):
+            raise format_error("shapes of integers", variable)
+    names = [variable["name"] for variable in variables]
+    if len({*names}) < len(names):
+        raise format_error("variables of different names", names)
+
+
+def _check_fields(value, fields):
     if not isinstance(value, dict):
-        raise format_error(path, f"a dict of {list(fields)} in {FILE}", value)
+        raise format_error(f"a dict of {list(fields)} in {FILE}", value)
     for name, kind in fields.items():
         if name not in value:
-            raise format_error(path, f"{name!r} in {FILE}", list(value))
+            raise format_error(f"{name!r} in {FILE}", list(value))
         if not isinstance(value[name], kind):
             raise format_error(
-                path, f"{name!r} of type {kind} in {FILE}", repr(value[name])
+                f"{name!r} of type {kind} in {FILE}", repr(value[name])
             )
-
-
-def _rule_class(name, base_class, custom_objects):
-    """The class of that name, if it is known to derive from `base_class`."""
-    found = custom_objects.get(name)
-    if found is None and name.startswith(_PACKAGE):
-        found = keras.saving.get_registered_object(name)
-    is_rule = isinstance(found, type) and issubclass(found, base_class)
-    return found if is_rule else None
-
-
-def _checked(value, base_class, custom_objects, path):
-    """The configuration, with each nested object made of a known class.
-
-    Keras looks up, and may import, what a nested `{"module": ...,
-    "class_name": ...}` names, and calls registered objects by their name
-    alone. So both are checked here, before Keras sees them.
-    """
-    if isinstance(value, dict) and "class_name" in value:
-        return _checked_object(value, base_class, custom_objects, path)
-    if isinstance(value, dict):
-        return {
-            key: _checked(item, base_class, custom_objects, path)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [
-            _checked(item, base_class, custom_objects, path) for item in value
-        ]
-    if isinstance(value, str) and value in keras.saving.get_custom_objects():
-        raise format_error(
-            path, "no name of a registered object as a bare string", value
-        )
-    return value
-
-
-def _checked_object(value, base_class, custom_objects, path):
-    class_name = value["class_name"]
-    name = value.get("registered_name") or class_name
-    module = value.get("module")
-    config = value.get("config")
-    names_are_text = isinstance(class_name, str) and isinstance(name, str)
-    if not (names_are_text and isinstance(config, dict)):
-        raise format_error(path, "nested objects with a name", value)
-    rule_class = _rule_class(name, base_class, custom_objects)
-    if rule_class is not None:
-        module, class_name = rule_class.__module__, rule_class.__name__
-    elif name in custom_objects:
-        module = None
-    elif name == class_name and _is_built_in(module, class_name):
-        name = None
-    else:
-        raise format_error(
-            path,
-            "nested objects that are Keras initializers, rules of this "
-            "package, or passed in `custom_objects`",
-            value,
-            f"If you trust it, pass `custom_objects={{{name!r}: ...}}`.",
-        )
-    return {
-        "module": module,
-        "class_name": class_name,
-        "registered_name": name,
-        "config": _checked(config, base_class, custom_objects, path),
-    }
-
-
-def _is_built_in(module, class_name):
-    """Whether it is an initializer of Keras, or the seed of one."""
-    if (module, class_name) == ("keras.random", "SeedGenerator"):
-        return True
-    found = getattr(keras.initializers, class_name, None)
-    return (
-        module == "keras.initializers"
-        and isinstance(found, type)
-        and issubclass(found, keras.initializers.Initializer)
-    )
 
 
 def _versions():

@@ -1,15 +1,17 @@
-"""The meta-parameters of a rule: their names, bytes and digest."""
+"""The meta-parameters of a rule: their names, shapes and bytes."""
 
-import hashlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
+import keras
 import numpy as np
 
 SEPARATOR = "__"
 
 
-def named_variables(rule):
-    """The variables of a rule by names that are stable within it.
+def named_variables(rule: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """Names the variables of a rule, stably within it.
 
     Args:
         rule: A `keras.layers.Layer`.
@@ -17,7 +19,7 @@ def named_variables(rule):
     Returns:
         Dict from names to Keras variables.
     """
-    named: dict = {}
+    named: dict[str, keras.Variable] = {}
     for variable in rule.weights:
         # Outer name scopes and the rule's own name say where it was made.
         path = variable.path.split("/")
@@ -30,25 +32,28 @@ def named_variables(rule):
     return named
 
 
-def to_bytes(rule):
-    """The values of all meta-parameters, one after the other, as bytes."""
+def describe(variables: Mapping[str, keras.Variable]) -> list[dict[str, Any]]:
+    """Describes variables as a manifest does.
+
+    Args:
+        variables: Dict from names to Keras variables.
+
+    Returns:
+        List of dicts with `"name"`, `"shape"` (a list) and `"dtype"`.
+    """
+    return [
+        {"name": name, "shape": list(variable.shape), "dtype": variable.dtype}
+        for name, variable in variables.items()
+    ]
+
+
+def to_bytes(rule: keras.layers.Layer) -> bytes:
+    """Joins the bytes of all meta-parameters."""
     return b"".join(value.tobytes() for value in rule.get_weights())
 
 
-def digest(rule):
-    """SHA-256 of the meta-parameters.
-
-    Args:
-        rule: A `keras.layers.Layer`.
-
-    Returns:
-        32 bytes.
-    """
-    return hashlib.sha256(to_bytes(rule)).digest()
-
-
-def names_of_non_finite(values):
-    """Names of the arrays that hold NaN or infinity.
+def names_of_non_finite(values: Mapping[str, np.ndarray]) -> list[str]:
+    """Names the arrays that hold NaN or infinity.
 
     Args:
         values: Dict from names to arrays.

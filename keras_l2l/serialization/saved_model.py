@@ -11,28 +11,30 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_l2l.serialization import manifest as manifests
 from keras_l2l.serialization.atomic_write import atomic_directory
-from keras_l2l.serialization.manifest import (
+from keras_l2l.serialization.checkpoint_index import read_index
+from keras_l2l.serialization.configuration import build_rule
+from keras_l2l.serialization.digest import digest_of
+from keras_l2l.serialization.errors import (
     RuleFormatError,
+    errors_name_path,
     format_error,
-    read_manifest,
 )
+from keras_l2l.serialization.manifest import read_manifest
 from keras_l2l.serialization.meta_parameters import (
     SEPARATOR,
+    describe,
     named_variables,
     names_of_non_finite,
 )
-
-__all__ = [
-    "RuleFormatError",
-    "export_rule",
-    "load_graph_unsafe",
-    "load_rule",
-    "read_manifest",
-]
+from keras_l2l.serialization.variable_budget import (
+    size_in_bytes,
+    stored_variables,
+)
 
 _PARTS_OF_STATE = ("local", "shared")
 _CHECKPOINT_KEY = "meta_parameters/{}/.ATTRIBUTES/VARIABLE_VALUE"
@@ -92,7 +94,7 @@ def export_rule(rule, path, *, base_class, metadata=None):
             f"NaN or infinity in {bad}. Export it as it was before it diverged."
         )
     manifest = manifests.write_manifest(
-        rule, base_class, variables, metadata or {}, path
+        rule, base_class, variables, metadata or {}
     )
     with atomic_directory(path) as new:
         module, signatures = _module(rule, variables)
@@ -124,27 +126,8 @@ def load_rule(path, *, base_class, custom_objects=None):
             manifest and its variables do not fit each other or this package.
     """
     manifest = read_manifest(path)
-    rule = manifests.build_rule(
-        manifest, base_class, custom_objects or {}, path
-    )
-    variables = named_variables(rule)
-    expected = {
-        name: (list(variable.shape), variable.dtype)
-        for name, variable in variables.items()
-    }
-    listed = {
-        variable["name"]: (variable["shape"], variable["dtype"])
-        for variable in manifest["variables"]
-    }
-    _check_variables(listed, expected, manifests.FILE, path)
-    values = _read_checkpoint(expected, path)
-    if bad := names_of_non_finite(values):
-        raise format_error(
-            path, "finite meta-parameters", f"NaN or infinity in {bad}"
-        )
-    for name, variable in variables.items():
-        variable.assign(values[name])
-    return rule
+    with errors_name_path(path):
+        return _load(manifest, path, base_class, custom_objects or {})
 
 
 def load_graph_unsafe(path):
@@ -172,13 +155,42 @@ def load_graph_unsafe(path):
     try:
         module = tf.saved_model.load(os.fspath(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise format_error(path, "a SavedModel", error) from error
+        with errors_name_path(path):
+            raise format_error("a SavedModel", error) from error
     for name in ("initial_state", "update"):
         if not callable(getattr(module, name, None)):
-            raise format_error(
-                path, f"a function `{name}` in its SavedModel", "none"
-            )
+            with errors_name_path(path):
+                raise format_error(
+                    f"a function `{name}` in its SavedModel", "none"
+                )
     return module
+
+
+def _load(manifest, path, base_class, custom_objects):
+    class_name, config = (manifest["rule"][k] for k in ("class_name", "config"))
+    listed = _by_name(manifest["variables"])
+    values = _read_variables(path, listed)
+    rule = build_rule(
+        class_name,
+        config,
+        base_class=base_class,
+        custom_objects=custom_objects,
+        budget=stored_variables(manifest["variables"]),
+    )
+    variables = named_variables(rule)
+    _check_same(listed, _by_name(describe(variables)), manifests.FILE)
+    received = digest_of(class_name, config, values.values()).hex()
+    if manifest.get("digest", received) != received:
+        raise format_error(
+            f"the digest that is in {manifests.FILE}",
+            f"{received}, that of its configuration and its meta-parameters",
+            "One of them was changed after the export: bring back what was "
+            "exported. To change a setting, build a rule with it, give it "
+            "the meta-parameters by `set_weights`, and export that.",
+        )
+    for name, variable in variables.items():
+        variable.assign(values[name])
+    return rule
 
 
 def _refuse_what_is_no_export(path):
@@ -273,31 +285,48 @@ def _flatten(state):
     return flat
 
 
-def _read_checkpoint(expected, path):
-    """Dict of arrays, of the expected shapes and dtypes."""
+def _read_variables(path, listed):
+    """Dict of arrays, of the listed shapes and dtypes."""
+    prefix = os.path.join(path, "variables", "variables")
     try:
-        reader = tf.train.load_checkpoint(
-            os.path.join(path, "variables", "variables")
-        )
-        shapes = reader.get_variable_to_shape_map()
-        dtypes = reader.get_variable_to_dtype_map()
-        keys = {_CHECKPOINT_KEY.format(name): name for name in expected}
-        received = {
-            keys.get(key, key): (shapes[key], dtypes[key].name)
-            for key in shapes
-            if key != _OBJECT_GRAPH_KEY
+        _check_size(prefix, listed)
+        names = {_CHECKPOINT_KEY.format(name): name for name in listed}
+        stored = {
+            names.get(key, key): variable
+            for key, variable in read_index(f"{prefix}.index").items()
         }
-        _check_variables(received, expected, "its checkpoint", path)
-        return {name: reader.get_tensor(key) for key, name in keys.items()}
+        _check_same(stored, listed, "its checkpoint")
+        reader = tf.train.load_checkpoint(prefix)
+        values = {
+            name: np.asarray(reader.get_tensor(key))
+            for key, name in names.items()
+        }
     except RuleFormatError:
         raise
-    except Exception as error:  # The reader's own errors are of many types.
+    except Exception as error:  # The readers' own errors are of many types.
         raise format_error(
-            path, "a readable checkpoint in variables/", error
+            "a readable checkpoint in variables/", error
         ) from error
+    if bad := names_of_non_finite(values):
+        raise format_error(
+            "finite meta-parameters", f"NaN or infinity in {bad}"
+        )
+    return values
 
 
-def _check_variables(received, expected, where, path):
+def _check_size(prefix, listed):
+    """No more is allocated for variables than lies on the disk."""
+    directory, name = os.path.split(prefix)
+    files = Path(directory).glob(f"{name}.data-*")
+    stored = sum(file.stat().st_size for file in files if file.is_file())
+    needed = sum(size_in_bytes(shape, kind) for shape, kind in listed.values())
+    if needed > stored:
+        raise ValueError(
+            f"the variables take {needed} bytes, of which {stored} are there"
+        )
+
+
+def _check_same(received, expected, where):
     """Compares two dicts from names to `(shape, dtype)`."""
     problems = [
         f"{name!r}: expected {expected.get(name, 'no such variable')}, "
@@ -307,5 +336,10 @@ def _check_variables(received, expected, where, path):
     ]
     if problems:
         raise format_error(
-            path, f"the variables of the rule in {where}", "; ".join(problems)
+            f"the variables of the rule in {where}", "; ".join(problems)
         )
+
+
+def _by_name(variables):
+    """Dict from names to `(shape, dtype)`, of what a manifest lists."""
+    return {v["name"]: (v["shape"], v["dtype"]) for v in variables}

@@ -91,7 +91,7 @@ def test_load_rule_runs_no_planted_operation(adam, tmp_path):
 def test_foreign_graph_that_is_no_rule(tmp_path):
     with pytest.raises(FileNotFoundError):
         saved_model.load_graph_unsafe(tmp_path / "nothing")
-    with pytest.raises(RuleFormatError, match="with a SavedModel"):
+    with pytest.raises(RuleFormatError, match="Expected a SavedModel"):
         saved_model.load_graph_unsafe(tmp_path)
     tf.saved_model.save(tf.Module(), os.fspath(tmp_path / "other"))
     with pytest.raises(RuleFormatError, match="function `initial_state`"):
