@@ -128,5 +128,5 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         content = stream.read()
     if math.prod(shape) * dtype.itemsize != len(content):
         raise ValueError(f"{entry.filename!r} is not of shape {shape}")
-    order = "F" if in_columns else "C"
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
+    array = np.frombuffer(content, dtype)
+    return array.reshape(shape[::-1]).T if in_columns else array.reshape(shape)

@@ -28,7 +28,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Example:
 
     >>> with atomic_file("result.json") as file:
-    ...     file.write(b"{}")
+    ...     _ = file.write(b"{}")
     """
     path = pathlib.Path(path)
     temporary = _beside(path)
@@ -61,7 +61,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Example:
 
     >>> with atomic_directory("results") as directory:
-    ...     (directory / "table.txt").write_text("...")
+    ...     (directory / "table.txt").touch()
     """
     path = pathlib.Path(path)
     temporary = _beside(path)

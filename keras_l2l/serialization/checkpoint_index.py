@@ -25,7 +25,10 @@ MAX_ENTRIES = 1100
 
 # What a checkpoint holds beside variables.
 _HEADER = ""
-_OBJECT_GRAPH = ("_CHECKPOINTABLE_OBJECT_GRAPH", ([], "string"))
+_OBJECT_GRAPH: tuple[str, tuple[list[int], str]] = (
+    "_CHECKPOINTABLE_OBJECT_GRAPH",
+    ([], "string"),
+)
 _FOOTER_SIZE = 48
 _MAGIC = bytes.fromhex("57fb808b247547db")
 

@@ -100,7 +100,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Example:
 
-    >>> keras_l2l.serialization.read_manifest("my_rule")["scores"]
+    >>> manifest = keras_l2l.serialization.read_manifest("my_rule")
+    >>> manifest["rule"]["class_name"]
+    'keras_l2l>CoordinatewiseLSTM'
     """
     check_directory(path)
     with errors_name_path(path):
