@@ -80,14 +80,14 @@ def deserialize(
     Raises:
         ValueError: If the config asks for what is not known, or is damaged.
     """
-    class_name = config.get("class_name")
+    class_name = str(config.get("class_name"))
     data = _decode(config.get("meta_parameters"))
     inner = config.get("config")
     inner = inner if isinstance(inner, dict) else {}
     known = _known(class_name, custom_objects)
     try:
         rule = build_rule(
-            str(class_name),
+            class_name,
             inner,
             base_class=UpdateRule,
             custom_objects=known,
@@ -107,7 +107,7 @@ def deserialize(
         ) from error
     values = _split(data, rule.get_weights())
     if "digest" in config:
-        received = digest_of(str(class_name), inner, values).hex()
+        received = digest_of(class_name, inner, values).hex()
         if config["digest"] != received:
             raise ValueError(
                 "The rule in the config of the optimizer was changed after it "
@@ -155,14 +155,14 @@ def _decode(text):
         data = decompressor.decompress(compressed, limit)
     except (TypeError, binascii.Error, ValueError, zlib.error) as error:
         raise ValueError(
-            "The meta-parameters in the config of the optimizer are damaged: "
-            f"{error}. Save the model again, or pass the rule itself"
+            "The meta-parameters in the config of the optimizer are damaged. "
+            f"Received: {text!r:.50} ({error}). Save the model again"
         ) from error
     if not decompressor.eof:
         raise ValueError(
-            "The meta-parameters in the config of the optimizer are damaged: "
-            f"their {len(compressed)} bytes are cut, or expand to more than "
-            f"{limit}. Save the model again, or pass the rule itself"
+            "The meta-parameters in the config of the optimizer are damaged. "
+            f"Received: {len(compressed)} bytes that are cut, or expand to "
+            f"more than {limit}. Save the model again"
         )
     return data
 

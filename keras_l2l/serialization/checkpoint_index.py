@@ -11,13 +11,13 @@ Reference:
     `tensorflow/core/protobuf/tensor_bundle.proto`
 """
 
-import itertools
 import os
 import pathlib
 import struct
 from collections.abc import Iterator
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 SIZE_LIMIT = 2**20  # bytes
@@ -54,8 +54,15 @@ def read_index(
         table = stream.read(SIZE_LIMIT + 1)
     if len(table) > SIZE_LIMIT:
         raise ValueError(f"{path.name} has more than {SIZE_LIMIT} bytes")
+    try:
+        return _variables(table)
+    except (struct.error, DecodeError, TypeError) as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
+
+
+def _variables(table: bytes) -> dict[str, tuple[list[int], str]]:
     variables = {}
-    for key, value in itertools.islice(_table_entries(table), MAX_ENTRIES):
+    for key, value in _bounded(_table_entries(table)):
         name = key.decode()
         if name == _HEADER:
             continue
@@ -101,7 +108,7 @@ def _table_entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = _Cursor(table, max(0, len(table) - _FOOTER_SIZE))
     # A block of metadata, then the block of the handles of all others.
     _, _, *handle = (footer.integer() for _ in range(4))
-    for _, value in _block_entries(table, *handle):
+    for _, value in _bounded(_block_entries(table, *handle)):
         cursor = _Cursor(value)
         yield from _block_entries(table, cursor.integer(), cursor.integer())
 
@@ -117,11 +124,18 @@ def _block_entries(
     (restarts,) = struct.unpack("<I", block[-4:])
     entries = _Cursor(block[: -4 * (restarts + 1)])
     key = b""
-    for _ in range(MAX_ENTRIES + 1):
-        if entries.position == len(entries.data):
-            return
+    while entries.position < len(entries.data):
         shared, unshared, length = (entries.integer() for _ in range(3))
         # A key shares its first bytes with the one before.
         key = key[:shared] + entries.bytes(unshared)
         yield key, entries.bytes(length)
-    raise ValueError(f"its index has more than {MAX_ENTRIES} entries")
+
+
+def _bounded(
+    entries: Iterator[tuple[bytes, bytes]],
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yields entries, and raises after too many."""
+    for count, entry in enumerate(entries):
+        if count == MAX_ENTRIES:
+            raise ValueError(f"its index has more than {count} entries")
+        yield entry
