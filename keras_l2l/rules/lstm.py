@@ -12,6 +12,8 @@ from keras_l2l.rules.lstm_cell import LSTMStack, forget_gate_open
 
 PREPROCESSING = ("log_and_sign", "raw")
 
+_LARGEST_P = 80.0
+
 
 class LSTMRule(CoordinatewiseRule):
     """Base class of rules that apply an LSTM network to every coordinate.
@@ -42,6 +44,11 @@ class LSTMRule(CoordinatewiseRule):
         super().__init__(**kwargs)
         checks.positive_integers(units=units, layers=layers)
         checks.positive_numbers(output_scale=output_scale, p=p)
+        if p > _LARGEST_P:
+            raise ValueError(
+                f"Argument `p` must be at most {_LARGEST_P}, beyond which "
+                f"exp(-p) is zero in float32. Received: p={p!r}"
+            )
         _check(preprocessing, derivative_smoothing, averaging_cells, units)
         self.units = units
         self.layers = layers
