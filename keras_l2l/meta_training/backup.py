@@ -35,7 +35,7 @@ class Backup(keras.callbacks.Callback):
         self._check_settings(document)
         try:
             self._restore(arrays, document)
-        except (LookupError, TypeError, ValueError, StopIteration) as error:
+        except Exception as error:
             raise ValueError(
                 f"The backup {str(self._path)!r} is damaged: {error!r}. Move "
                 "it away to start the run anew."
@@ -67,7 +67,9 @@ class Backup(keras.callbacks.Callback):
         values = _take(arrays, variables)
         weights = _take(arrays, self._config.rule.weights[: best["arrays"]])
         loss, stopped = float(best["loss"]), bool(document["stopped"])
-        history, epochs = dict(document["history"]), list(document["epochs"])
+        # Numbers: `+` raises for whatever is none.
+        history = {k: [+x for x in v] for k, v in document["history"].items()}
+        epochs = list(map(int, document["epochs"]))
         epoch = int(document["epoch"])
         # The first backups, before there were curricula, have no stage.
         if "progress" in document:
@@ -84,7 +86,9 @@ class Backup(keras.callbacks.Callback):
         self.model._initial_epoch = epoch
 
     def _check_settings(self, document):
-        ours, theirs = self._settings(), dict(document.get("settings", {}))
+        ours = self._settings()
+        with checkpoint.errors_name_backup(self._path):
+            theirs = dict(document.get("settings", {}))
         for key in ("rule", "estimator"):
             theirs[key] = _without_origin(theirs.get(key))
         other = sorted(key for key in ours if ours[key] != theirs.get(key))

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import json
 import pathlib
+import re
 import shutil
 import time
 import zlib
@@ -143,7 +144,7 @@ def refusal(kind):
 def check_readable(error):
     """Raises unless an error is one that a user can read."""
     assert type(error) in (RuleFormatError, ValueError)
-    assert "Received" in str(error) or "cannot be read" in str(error)
+    assert re.search("Received|cannot be read|is damaged", str(error))
     assert len(str(error)) < 3000
 
 
