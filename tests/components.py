@@ -13,7 +13,7 @@ import pytest
 
 from keras_l2l import meta_gradients, rules, tasks
 
-# Of an exported rule.
+# The metadata of an exported rule.
 METADATA = {
     "description": "A rule.",
     "recipe": {"task": "mnist", "steps": [1, 2]},
@@ -22,9 +22,8 @@ METADATA = {
 }
 
 
-# Name → factory of a small instance, with a fixed seed.
 def _with_random_meta_parameters(rule):
-    """A rule that starts with zeros in its output layers, elsewhere."""
+    """Randomises a rule whose output layers start as zeros."""
     generator = np.random.default_rng(0)
     rule.set_weights(
         [
@@ -37,6 +36,7 @@ def _with_random_meta_parameters(rule):
     return rule
 
 
+# Name → factory of a small instance, with a fixed seed.
 RULES = {
     "SGD": lambda: rules.SGD(0.1),
     "Momentum": lambda: rules.Momentum(0.1),
@@ -105,6 +105,24 @@ RULES = {
     ),
 }
 
+# One rule for each granularity and kind of hidden state.
+KINDS = (
+    *("Adam", "CoordinatewiseLSTM", "NTMBFGS-low-rank"),
+    *("Grouped-shapes", "Hierarchical"),
+)
+
+
+def rule_names():
+    """Names in `RULES`; one of each kind is fast, the others are `large`.
+
+    For tests that trace or compile a graph for each rule.
+    """
+    return [
+        pytest.param(name, marks=() if name in KINDS else pytest.mark.large)
+        for name in RULES
+    ]
+
+
 # The rules that must equal an optimizer of Keras, step for step.
 KERAS_TWINS = {
     "SGD": lambda: keras.optimizers.SGD(0.1),
@@ -146,7 +164,7 @@ def convnet():
 
 
 def image_features():
-    """Two layers that know an image by its neighbourhoods."""
+    """Two convolutions, whose features describe small patches."""
     return keras.Sequential(
         [
             keras.Input((None, None, 3)),
@@ -182,7 +200,7 @@ def recurrent():
 
 
 def two_by_two():
-    """Two inputs, two outputs, and a loss of its own."""
+    """A model with two inputs, two outputs and an added loss."""
     left, right = (
         keras.Input((3,), name="left"),
         keras.Input((2,), name="right"),

@@ -44,21 +44,26 @@ def images(name: str, size: int | None = None) -> Dataset:
         OSError: If they are not there and cannot be downloaded, within a few
             seconds if there is no network.
     """
+    return Dataset(
+        *(
+            (_shrink(pixels, size).astype("float32") / 255.0, labels)
+            for pixels, labels in _splits(name)
+        )
+    )
+
+
+@functools.cache
+def _splits(name):
+    """Reads pixels and labels of `train` and `test`: seconds, at any size."""
     # Takes a second to import, and only such data need it.
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name)
     if not builder.data_path.exists():
         _download(builder)
-    splits = tfds.as_numpy(
+    return tfds.as_numpy(
         builder.as_dataset(
             split=["train", "test"], batch_size=-1, as_supervised=True
-        )
-    )
-    return Dataset(
-        *(
-            (_shrink(pixels, size).astype("float32") / 255.0, labels)
-            for pixels, labels in splits
         )
     )
 

@@ -43,7 +43,7 @@ def _unroll(task, rule, steps):
     return trajectory.losses[:steps]
 
 
-@pytest.mark.parametrize("name", components.RULES)
+@pytest.mark.parametrize("name", components.rule_names())
 def test_fit_gives_the_losses_of_unroll(name):
     rule, task = components.RULES[name](), components.TASKS["KerasTask-mlp"]()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

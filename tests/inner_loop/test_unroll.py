@@ -47,7 +47,7 @@ def test_unroll_is_the_plain_loop(name):
     assert trajectory.gradients is None
 
 
-@pytest.mark.parametrize("rule_name", components.RULES)
+@pytest.mark.parametrize("rule_name", components.rule_names())
 def test_two_short_unrolls_are_one_long(rule_name):
     task, rule = (
         components.TASKS["KerasTask-mlp"](),

@@ -1,5 +1,7 @@
 """A step in blocks is the step; the hidden state may be narrower."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -39,9 +41,23 @@ def _trained(rule, block_size, steps=3, jit_compile=False):
     return [v.numpy() for v in tree.flatten((variables, slots))]
 
 
-@pytest.mark.parametrize("name", components.RULES)
 # 20 coordinates in blocks of 8 have an odd first one, in blocks of 4 none.
-@pytest.mark.parametrize("block_size", [1, 4, 8, 1000])
+BLOCK_SIZES = (1, 4, 8, 1000)
+FAST = {
+    *(("Adam", 1), ("Adam", 1000), ("CoordinatewiseLSTM", 4)),
+    *(("RNNprop", 8), ("ScheduleFreeAdamW", 8), ("NTMBFGS", 8)),
+    *(("Grouped", 1), ("Grouped-shapes", 8), ("Hierarchical", 4)),
+    ("Hierarchical", 8),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "block_size"),
+    [
+        pytest.param(*case, marks=() if case in FAST else pytest.mark.large)
+        for case in itertools.product(components.RULES, BLOCK_SIZES)
+    ],
+)
 def test_blocks_of_any_size_are_the_step_as_a_whole(name, block_size):
     rule = components.RULES[name]()
     parameters = [tf.constant(value) for value in _values(0)]
