@@ -17,6 +17,7 @@ from keras_l2l.tasks.keras_task import KerasTask
 _ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "silu", "elu", "sigmoid")
 _IMAGE_SIZE = 8
 _TEXT_LENGTH = 16
+_TABLE_TEST = 1000  # held-out examples of a table
 
 # The kinds that take turns by default, some of them twice.
 _USUAL_KINDS = (
@@ -46,7 +47,12 @@ def mixture(
             `"regression"`. The following need no download: `"logistic"`,
             ill-conditioned logistic regressions; and the test functions
             `"sphere"`, `"rosenbrock"` and `"styblinski-tang"` of random
-            dimension and condition, half of them with noisy gradients.
+            dimension and condition, half of them with noisy gradients; and
+            tables of 100 to 2,000 training examples, which take many epochs,
+            half of them with features in units from 10⁻³ to 10³: `"table"`,
+            classifiers with label noise and dropout, `"table-regression"`,
+            with targets in such units, too, `"linear"`, classifiers without
+            a hidden layer, and `"categorical"`, classifiers of embeddings.
             Defaults to `None`, the first six, some of them twice.
 
     Returns:
@@ -267,6 +273,49 @@ def _analytic(function, generator, name):
     return GradientNoise(task) if generator.integers(2) else task
 
 
+def _table_classifier(generator, name, depths=(1, 4)):
+    """A classifier of a small table, some of whose labels are wrong."""
+    inputs, scores = _table(generator)
+    build_model = _table_model(generator, inputs.shape[1:], 4, depths)
+    return _small_classification(build_model, inputs, scores, generator, name)
+
+
+def _table_regression(generator, name):
+    """A regression on a small table, with targets in units of their own."""
+    inputs, scores = _table(generator)
+    targets = scores[:, :2] + 0.1 * generator.normal(size=(len(scores), 2))
+    if generator.integers(2):
+        targets = _in_units(targets, generator)
+    data = (inputs, targets.astype("float32"))
+    return KerasTask(
+        _table_model(generator, inputs.shape[1:], 2, (0, 4)),
+        tuple(array[:-_TABLE_TEST] for array in data),
+        generator.choice(["mse", "mae", "huber"]),
+        batch_size=_log_uniform(generator, 16, 64),
+        test_data=tuple(array[-_TABLE_TEST:] for array in data),
+        name=name,
+    )
+
+
+def _categorical_classifier(generator, name):
+    """A classifier of embeddings of categories, most of which are rare."""
+    size = int(generator.integers(3, 9))
+    levels = _log_uniform(generator, 8, 64)
+    count = _log_uniform(generator, 100, 2000) + _TABLE_TEST
+    codes = generator.geometric(4.0 / levels, size=(count, size)) % levels
+    effects = generator.normal(size=(size, levels, 4))
+    scores = effects[np.arange(size), codes].sum(1)
+    width = _log_uniform(generator, 4, 16)
+
+    def embed():
+        return [keras.layers.Embedding(levels, width), keras.layers.Flatten()]
+
+    build_model = _table_model(generator, (size,), 4, (0, 3), embed)
+    return _small_classification(
+        build_model, codes.astype("int32"), scores, generator, name
+    )
+
+
 _KINDS: dict[str, Callable[..., Any]] = {
     "dense": _dense_classifier,
     "convolution": _convolutional_classifier,
@@ -278,6 +327,10 @@ _KINDS: dict[str, Callable[..., Any]] = {
     "sphere": functools.partial(_analytic, "sphere"),
     "rosenbrock": functools.partial(_analytic, "rosenbrock"),
     "styblinski-tang": functools.partial(_analytic, "styblinski-tang"),
+    "table": _table_classifier,
+    "table-regression": _table_regression,
+    "linear": functools.partial(_table_classifier, depths=(0, 1)),
+    "categorical": _categorical_classifier,
 }
 
 
@@ -290,6 +343,57 @@ def _classification(build_model, data, generator, name, sizes=(16, 128)):
         test_data=data.test,
         name=name,
     )
+
+
+def _small_classification(build_model, inputs, scores, generator, name):
+    """A classification whose training labels are wrong to some share."""
+    labels = scores.argmax(-1).astype("int32")
+    share = generator.choice([0.0, 0.0, 0.05, 0.2])
+    wrong = np.flatnonzero(generator.uniform(size=len(labels)) < share)
+    wrong = wrong[wrong < len(labels) - _TABLE_TEST]
+    labels[wrong] = generator.integers(scores.shape[1], size=len(wrong))
+    data = datasets.Dataset(
+        (inputs[:-_TABLE_TEST], labels[:-_TABLE_TEST]),
+        (inputs[-_TABLE_TEST:], labels[-_TABLE_TEST:]),
+    )
+    return _classification(build_model, data, generator, name, (16, 64))
+
+
+def _table(generator):
+    """Draws a table `[M, F]` and scores `[M, 4]` by a random network."""
+    size = _log_uniform(generator, 4, 32)
+    count = _log_uniform(generator, 100, 2000) + _TABLE_TEST
+    inputs = generator.normal(size=(count, size))
+    inner = generator.normal(size=(size, 16)) / np.sqrt(size)
+    scores = np.tanh(2.0 * inputs @ inner) @ generator.normal(size=(16, 4))
+    if generator.integers(2):
+        inputs = _in_units(inputs, generator)
+    return inputs.astype("float32"), scores / 4.0
+
+
+def _in_units(values, generator):
+    """Shifts the columns of `[M, F]`, and scales them over six decades."""
+    shifts, exponents = generator.normal(size=(2, values.shape[1]))
+    return (values + shifts) * 10.0 ** np.clip(1.5 * exponents, -3.0, 3.0)
+
+
+def _table_model(generator, shape, outputs, depths, first=list):
+    """Draws a network of dense layers: a function that builds it."""
+    depth = int(generator.integers(*depths))
+    widths = [_log_uniform(generator, 12, 64) for _ in range(depth)]
+    activation = generator.choice(_ACTIVATIONS)
+    norm = generator.choice(["none", "none", "batch", "layer"])
+    rate = float(generator.choice([0.0, 0.0, 0.1, 0.3, 0.5]))
+
+    def build_model():
+        layers = [keras.Input(shape), *first()]
+        for width in widths:
+            layers += [keras.layers.Dense(width), *_norm(norm)]
+            layers.append(keras.layers.Activation(activation))
+            layers += [keras.layers.Dropout(rate)] if rate else []
+        return keras.Sequential([*layers, keras.layers.Dense(outputs)])
+
+    return build_model
 
 
 def _images(generator):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_l2l import tasks
 from keras_l2l.tasks import datasets
 from keras_l2l.tasks.base import SEED_STREAMS, episode_seed
+from keras_l2l.tasks.mixture import _small_classification
 from tests import components
 
 
@@ -347,7 +348,7 @@ def test_quadratic_refuses(argument):
 def test_an_analytic_function_has_its_minimum_at_zero(function, minimum):
     task = tasks.Analytic(function, dimensions=3, condition=100.0)
     (start,), (matrix, offset) = task.initial_parameters(1)
-    # Of the quadratic form, the condition is that of the matrix, squared.
+    # The condition number of the quadratic form is its square.
     assert np.linalg.cond(matrix) == pytest.approx(10.0, rel=1e-3)
     lowest = np.linalg.solve(matrix, minimum - offset).astype("float32")
     assert abs(task.test_loss([lowest], [matrix, offset])) < 1e-4
@@ -364,6 +365,49 @@ def test_analytic_kinds_of_the_mixture_need_no_data():
     assert {isinstance(t, tasks.GradientNoise) for t in made} == {True, False}
     with pytest.raises(ValueError, match="`kinds` must hold some of"):
         tasks.mixture(kinds=("dense", "cubic"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["table", "table-regression", "linear", "categorical"]
+)
+def test_tables_of_the_mixture_are_small(kind):
+    for task in tasks.mixture(4, kinds=[kind]):
+        parameters, state = task.initial_parameters(1)
+        batch = task.sample_batch([1, 2])
+        loss, _ = task.loss(parameters, state, batch)
+        assert np.isfinite(loss)
+        assert np.isfinite(task.test_loss(parameters, state))
+        examples = len(tf.nest.flatten(task._data)[0])
+        assert 100 <= examples <= 2000
+        assert len(tf.nest.flatten(task._test_data)[0]) == 1000
+        if kind == "linear":
+            assert len(parameters) == 2
+        if kind == "categorical":
+            assert batch[0].dtype == tf.int32
+
+
+def test_the_labels_of_held_out_examples_are_right():
+    """With a share of wrong labels, only those of training are wrong."""
+    scores = np.eye(4)[np.arange(3000) % 4]
+
+    class AllWrong:
+        def choice(self, values):
+            return 1.0
+
+        def uniform(self, size=None):
+            return np.zeros(size) if size else 0.5
+
+        def integers(self, high, size):
+            return np.full(size, 3)
+
+    def build_model():
+        return keras.Sequential([keras.Input((1,)), keras.layers.Dense(4)])
+
+    task = _small_classification(
+        build_model, np.zeros((3000, 1), "float32"), scores, AllWrong(), "name"
+    )
+    assert set(task._data[1].numpy()) == {3}
+    assert list(task._test_data[1].numpy()[:4]) == [0, 1, 2, 3]
 
 
 @components.needs_mnist
