@@ -19,8 +19,8 @@ ARGUMENTS = {
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
     **{f"paper/{name}.py": ["--output", "out"] for name in paper.names()},
 }
-# They make all operations of a process deterministic, which cannot be undone.
-OF_THEIR_OWN = {"paper/feature_network.py"}
+# They make the operations of their process deterministic for good.
+IN_A_PROCESS = {"paper/feature_network.py"}
 
 
 def test_every_example_is_run():
@@ -42,11 +42,11 @@ def test_every_example_is_run():
 )
 def test_example(name, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    if name in OF_THEIR_OWN:
+    if name in IN_A_PROCESS:
         command = [sys.executable, EXAMPLES / name, *ARGUMENTS[name]]
         subprocess.run(command, check=True)
     else:
-        # Without a process, which would first load TensorFlow.
+        # In this process, which has already loaded TensorFlow.
         monkeypatch.setattr(sys, "argv", [name, *ARGUMENTS[name]])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert "loss" in capfd.readouterr().out

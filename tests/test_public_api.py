@@ -178,3 +178,13 @@ def test_a_public_name_is_documented(name):
         assert problems, f"{name} is complete: take it off the list"
     else:
         assert not problems
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_public_class_is_abstract_or_final(name):
+    """So a method is either declared or implemented, and in one place."""
+    value = OBJECTS[name]
+    bases = value.__mro__[1:] if inspect.isclass(value) else ()
+    for base in bases:
+        if base in OBJECTS.values():
+            assert inspect.isabstract(base), f"{name} derives from {base}"

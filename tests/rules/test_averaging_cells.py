@@ -76,7 +76,7 @@ def clipping_lstm(averaging_cells=2):
 
 
 def error_of_clipping(rule, shape_of_gradient, norm):
-    """Of the update, relative to the size of the right one."""
+    """The error of an update, relative to the norm of the right one."""
     gradient = shape_of_gradient / np.linalg.norm(shape_of_gradient) * norm
     # Cut into variables, as the norm is that of all of them together.
     gradients = np.split(gradient.astype("float32"), [3, 4])

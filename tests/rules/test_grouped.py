@@ -111,7 +111,7 @@ def _by_path():
 
 
 def _recurrent():
-    """Of whose paths Keras leaves out a part when it is loaded."""
+    """A model whose paths lose a part when Keras loads it."""
     model = keras.Sequential(
         [
             keras.Input((3, 2)),

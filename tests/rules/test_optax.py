@@ -47,7 +47,7 @@ def _values(seed, dtype):
 
 
 def _gradients(parameters, step, dtype):
-    """Of a quadratic, with noise: they depend on where a rule went."""
+    """Noisy gradients of a quadratic, which depend on the rule's iterates."""
     return [
         2.0 * (np.asarray(p) - target) + 0.3 * noise
         for p, target, noise in zip(

@@ -88,7 +88,7 @@ def _convnet():
 def test_paths_of_layers(layer):
     expected = ["conv2d/bias", "conv2d/kernel", "stem/bias", "stem/kernel"]
     assert rules.paths_of(_convnet(), layer) == expected
-    # Whatever Keras numbers, it numbers anew.
+    # A second model, whose layers get other numbers from Keras.
     assert rules.paths_of(_convnet(), layer) == expected
 
 
