@@ -29,7 +29,7 @@ class OptimizerSpec:
 
     Example:
 
-    >>> OptimizerSpec(lambda steps: rules.SGD(), (0.01, 0.1, 1.0))
+    >>> spec = OptimizerSpec(lambda steps: rules.SGD(), (0.01, 0.1, 1.0))
     """
 
     make_rule: Callable[[int], UpdateRule]
