@@ -105,20 +105,22 @@ RULES = {
     ),
 }
 
-# One rule for each granularity and kind of hidden state.
-KINDS = (
-    *("Adam", "CoordinatewiseLSTM", "NTMBFGS-low-rank"),
-    *("Grouped-shapes", "Hierarchical"),
-)
+# Rules that share granularity and kind of hidden state with another one.
+SIBLINGS = {
+    *("SGD", "Momentum", "Momentum-nesterov", "RMSprop", "AdamW", "Nadam"),
+    *("ScheduleFreeAdamW", "CoordinatewiseLSTM-raw", "CoordinatewiseLSTM-p5"),
+    *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
+    "Hierarchical",
+}
 
 
 def rule_names():
-    """Names in `RULES`; one of each kind is fast, the others are `large`.
+    """Names in `RULES`; those with a sibling are `large`, a new one is not.
 
     For tests that trace or compile a graph for each rule.
     """
     return [
-        pytest.param(name, marks=() if name in KINDS else pytest.mark.large)
+        pytest.param(name, marks=pytest.mark.large if name in SIBLINGS else ())
         for name in RULES
     ]
 

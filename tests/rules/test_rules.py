@@ -195,7 +195,9 @@ def _equals_its_concatenation(rule, listed):
     )
 
 
-def test_runs_in_xla(rule):
+@pytest.mark.parametrize("name", components.rule_names())
+def test_runs_in_xla(name):
+    rule = components.RULES[name]()
     parameters = _parameters()
     state = rule.initial_state(parameters)
     gradients = _gradients(0, parameters)
