@@ -48,12 +48,12 @@ class Hierarchical(UpdateRule):
     need be known. 12 bytes of state a coordinate.
 
     The second version knows when the gradient vanishes. The step of a tensor
-    is multiplied by a power of the ratio of its gradient to a running maximum:
-    a learned one, nominally 3/4 for matrices, 1/2 for vectors. So a zero
-    gradient changes nothing, and weights stop growing once the data are
-    fitted. Steps of matrices are relative to the size at the start, with a
-    weak weight decay, learned too; those of vectors are relative to the size
-    now, so that a bias reaches targets of any size.
+    is multiplied by the ratio of its gradient to the root mean square of all
+    before, as in AdaGrad, to a learned power. So a zero gradient changes
+    nothing, and weights stop growing once the data are fitted. Steps of
+    matrices are relative to the size at the start, with a weak weight decay,
+    learned too; those of vectors are relative to the size now, so that a bias
+    reaches targets of any size.
 
     Args:
         units: Integer. Units of the GRU. Defaults to `16`.
@@ -129,7 +129,9 @@ class Hierarchical(UpdateRule):
 
     def initial_state(self, parameters):
         dtype = self.compute_dtype
-        peak = {"peak": ops.zeros((), dtype)} if self.version == 2 else {}
+        added = (
+            {"mean_square": ops.zeros((), dtype)} if self.version == 2 else {}
+        )
         return RuleState(
             local=[
                 {
@@ -138,7 +140,7 @@ class Hierarchical(UpdateRule):
                     "square": ops.zeros(ops.shape(p), dtype),
                     "first_size": ops.full((), _UNKNOWN_SIZE, dtype),
                     "cell": ops.zeros((self.units,), dtype),
-                    **peak,
+                    **added,
                 }
                 for p in parameters
             ],
@@ -228,11 +230,12 @@ class Hierarchical(UpdateRule):
             inputs, shapes, sizes, first_sizes, step
         )
         if self.version == 2:
-            ratios, scalars["peak"] = step_sizes.gradient_ratios(
+            ratios, scalars["mean_square"] = step_sizes.gradient_ratios(
                 ops.concatenate(
                     [ops.mean(ops.square(g), axis=-1) for g in gradients]
                 ),
-                scalars["peak"],
+                scalars["mean_square"],
+                step,
             )
             features = ops.concatenate(
                 [features, tensor_features.ratio_features(ratios)], axis=-1
@@ -241,9 +244,7 @@ class Hierarchical(UpdateRule):
         outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
         steps = step_sizes.relative_steps(outputs[:, 0], step)
         if self.version == 2:
-            steps = steps * step_sizes.powers_of_ratios(
-                shapes, ratios, outputs[:, 5]
-            )
+            steps = steps * step_sizes.powers_of_ratios(ratios, outputs[:, 5])
             scales = step_sizes.robust_scales(shapes, sizes, first_sizes)
         else:
             scales = step_sizes.mean_scales(shapes, sizes, first_sizes)

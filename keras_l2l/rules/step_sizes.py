@@ -13,11 +13,8 @@ _NOMINAL_STEP = 0.035
 _NOMINAL_TIME = 50.0
 _VECTOR_SIZE = 0.1
 
-# Powers of the ratio of a gradient to its peak, of matrices and of vectors.
-_NOMINAL_POWERS = (0.75, 0.5)
-# The peak forgets slowly, and one huge gradient raises it little.
-_PEAK_DECAY = 0.999
-_PEAK_GROWTH = 1.1
+# A gradient counts for at most twice the mean of those before.
+_LARGEST_RATIO = 2.0
 _SMALLEST_RATIO = 1e-12
 
 
@@ -75,46 +72,45 @@ def robust_scales(shapes, sizes, first_sizes):
     return ops.maximum(scales, _smallest_sizes(shapes, sizes.dtype))
 
 
-def gradient_ratios(mean_squares, peaks):
-    """The size of each gradient relative to its running maximum.
+def gradient_ratios(mean_squares, means, step):
+    """The size of each gradient relative to that of all gradients so far.
 
     Where the data are fitted, gradients vanish, and so must the steps, which
-    are relative to nothing but the size of the tensor. The maximum forgets
-    slowly, so that small gradients end up as the usual ones, and it rises by
-    at most a tenth a step, so that one outlier does not stop a training.
+    are relative to nothing but the size of the tensor. As in AdaGrad with one
+    number for a tensor, the size of all gradients is a root mean square. One
+    outlier changes it little.
 
     Args:
         mean_squares: Tensor `[K]`, of the gradients.
-        peaks: Tensor `[K]`, the last maxima; zero before the first gradient.
+        means: Tensor `[K]`, means over the steps so far; zero at first.
+        step: Scalar, counted from 1.
 
     Returns:
-        Tuple of tensors `[K]`: the ratios in [0, 1] and the next maxima.
+        Tuple of tensors `[K]`: the ratios in [0, 1] and the next means.
+
+    Reference:
+        [Streeter and McMahan, 2010](https://arxiv.org/abs/1002.4862)
     """
-    # Zero is kept, and has a derivative.
+    limit = ops.where(means > 0.0, _LARGEST_RATIO**2 * means, mean_squares)
+    means = means + (ops.minimum(mean_squares, limit) - means) / step
+    squares = mean_squares / ops.where(means > 0.0, means, 1.0)
+    # Zero stays zero, and has a derivative.
     is_zero = ops.equal(mean_squares, 0.0)
-    roots = ops.sqrt(ops.where(is_zero, 1.0, mean_squares))
-    sizes = ops.where(is_zero, 0.0, roots)
-    highest = ops.where(peaks > 0.0, _PEAK_GROWTH * peaks, sizes)
-    peaks = ops.maximum(ops.minimum(sizes, highest), _PEAK_DECAY * peaks)
-    ratios = sizes / ops.where(peaks > 0.0, peaks, 1.0)
-    return ops.minimum(ratios, 1.0), peaks
+    ratios = ops.sqrt(ops.where(is_zero, 1.0, ops.minimum(squares, 1.0)))
+    return ops.where(is_zero, 0.0, ratios), means
 
 
-def powers_of_ratios(shapes, ratios, corrections):
+def powers_of_ratios(ratios, corrections):
     """What the steps are multiplied by: zero at a zero gradient.
 
     Args:
-        shapes: List of K shapes.
         ratios: Tensor `[K]`, from `gradient_ratios`.
-        corrections: Tensor `[K]`, from the GRU, to the nominal powers.
+        corrections: Tensor `[K]`, from the GRU, to the power, nominally one.
 
     Returns:
         Tensor `[K]`.
     """
-    powers = ops.array(
-        [_NOMINAL_POWERS[is_vector(shape)] for shape in shapes], ratios.dtype
-    )
-    powers = powers * ops.exp(ops.tanh(corrections))
+    powers = ops.exp(ops.tanh(corrections))
     # Not `ratios ** powers`, whose derivatives at zero are infinite.
     logs = ops.log(ops.maximum(ratios, _SMALLEST_RATIO))
     return ops.where(ratios > 0.0, ops.exp(powers * logs), 0.0)

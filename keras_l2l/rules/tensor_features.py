@@ -66,7 +66,7 @@ def ratio_features(ratios):
     """How far the gradients of K tensors have vanished, to order one.
 
     Args:
-        ratios: Tensor `[K]` in [0, 1], of a gradient to its running maximum.
+        ratios: Tensor `[K]` in [0, 1], of a gradient to those before it.
 
     Returns:
         Tensor `[K, 1]`.

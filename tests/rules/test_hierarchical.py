@@ -114,15 +114,15 @@ def test_zero_gradients_change_nothing(second, steps_before):
 
 
 def test_steps_shrink_with_the_gradients(second):
-    gradients = [_tensors(seed) for seed in range(1, 40)]
-    constant, _ = _steps(second, _tensors(0), gradients)
-    vanishing, _ = _steps(
-        second,
-        _tensors(0),
-        [[g * 0.8**k for g in gs] for k, gs in enumerate(gradients)],
-    )
-    for start, one, two in zip(_tensors(0), constant, vanishing):
-        assert np.linalg.norm(two - start) < 0.8 * np.linalg.norm(one - start)
+    """Once they are a thousandth of those before, so are the updates."""
+    parameters = _tensors(0)
+    state = second.initial_state(parameters)
+    for seed in range(1, 5):
+        first, state = second(_tensors(seed), parameters, state)
+    for seed in range(5, 60):
+        last, state = second(_tensors(seed, 1e-3), parameters, state)
+    for one, two in zip(first, last):
+        assert np.linalg.norm(two) < 0.1 * np.linalg.norm(one)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e8])
@@ -137,13 +137,13 @@ def test_the_scale_of_the_loss_does_not_matter(rule, scale):
 
 
 def test_one_huge_gradient_does_not_stop_a_training(second):
-    """It raises the running maximum by a tenth."""
+    """It counts for twice the mean of those before."""
     gradients = [_tensors(seed) for seed in range(1, 10)]
     _, usual = _steps(second, _tensors(0), gradients)
     gradients[4] = [1e4 * g for g in gradients[4]]
     _, outlier = _steps(second, _tensors(0), gradients)
     for one, two in zip(usual.local, outlier.local):
-        assert float(two["peak"]) < 1.3 * float(one["peak"])
+        assert float(two["mean_square"]) < 3.0 * float(one["mean_square"])
 
 
 def test_a_bias_travels_far():
