@@ -19,7 +19,7 @@ from updates import VARIABLES, make_variables
 from workloads import UNROLL, count_coordinates, make_rule, make_task
 
 from keras_l2l import L2LOptimizer
-from keras_l2l.inner_loop.unroll import start
+from keras_l2l.inner_loop.episode import start
 from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,
 )

@@ -28,7 +28,8 @@ from workloads import (
 )
 
 from keras_l2l import rules
-from keras_l2l.inner_loop.unroll import start, unroll
+from keras_l2l.inner_loop.episode import start
+from keras_l2l.inner_loop.unroll import unroll
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,

@@ -16,7 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_l2l import presets, rules, tasks
-from keras_l2l.inner_loop.unroll import compile_unroll, start, unpack
+from keras_l2l.inner_loop.episode import start, unpack
+from keras_l2l.inner_loop.unroll import compile_unroll
 from keras_l2l.reports import plots
 from keras_l2l.reproduction import paper
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_l2l import checks
-from keras_l2l.inner_loop.unroll import compile_unroll, start, unpack
+from keras_l2l.inner_loop.episode import start, unpack
+from keras_l2l.inner_loop.unroll import compile_unroll
 from keras_l2l.rules import UpdateRule
 from keras_l2l.tasks import Task
 

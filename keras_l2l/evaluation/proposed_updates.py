@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_l2l import checks
-from keras_l2l.inner_loop.unroll import inner_step, start, unpack
+from keras_l2l.inner_loop.episode import start, unpack
+from keras_l2l.inner_loop.unroll import inner_step
 from keras_l2l.rules import UpdateRule
 from keras_l2l.tasks import Task
 

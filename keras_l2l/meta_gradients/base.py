@@ -3,7 +3,7 @@
 import abc
 from typing import Any, NamedTuple
 
-from keras_l2l.inner_loop.unroll import start
+from keras_l2l.inner_loop.episode import start
 
 
 class Estimate(NamedTuple):

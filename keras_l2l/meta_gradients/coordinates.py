@@ -1,112 +1,189 @@
-"""Which coordinates the meta-gradient is taken over."""
+"""The coordinates that a meta-gradient is a sum over."""
 
 import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_l2l.execution.partition import BLOCK_SIZE
+from keras_l2l.rules import RuleState
+
 
 class Coordinates(NamedTuple):
-    """Some coordinates of each parameter.
+    """Some coordinates of some optimizees.
 
     Attributes:
-        rows: List of integer tensors `[M]`, or of `None` for all of them.
-        owners: List of integer tensors `[M]`: whose they are, of the
-            optimizees side by side.
-        scales: List of tensors `[M]`: how many coordinates each stands for.
+        optimizee_ids: Integer tensor `[n]`, which optimizee each is of; `None`
+            if there is only one.
+        importance_weights: Tensor `[n]`, the number of coordinates that each
+            stands for; `None` if that is 1.
     """
 
-    rows: Any
-    owners: Any
-    scales: Any
+    optimizee_ids: Any = None
+    importance_weights: Any = None
 
-    def pick(self, tensors):
-        """These coordinates of tensors shaped as the parameters."""
-        return [
-            tensor if rows is None else tf.gather(flat(tensor), rows)
-            for tensor, rows in zip(tensors, self.rows)
-        ]
+    def scale(self, gradient, weight):
+        """A gradient times the weight of its loss.
 
-    def pick_local(self, local):
-        """These coordinates of the local part of a rule's state."""
-        return [
-            state
-            if rows is None
-            else tf.nest.map_structure(lambda s: tf.gather(s, rows), state)  # noqa: B023
-            for state, rows in zip(local, self.rows)
-        ]
+        Args:
+            gradient: Tensor `[n]`; of any shape if both attributes are `None`.
+            weight: Scalar tensor, or `[K]` for `K` optimizees.
+
+        Returns:
+            Tensor like `gradient`, zero where that is not finite.
+        """
+        weight = tf.cast(weight, gradient.dtype)
+        if self.optimizee_ids is not None:
+            weight = tf.gather(weight, self.optimizee_ids)
+        if self.importance_weights is not None:
+            weight *= tf.cast(self.importance_weights, gradient.dtype)
+        return tf.where(
+            tf.math.is_finite(gradient),
+            weight * gradient,
+            tf.zeros_like(gradient),
+        )
 
 
-class Block(NamedTuple):
-    """`count` coordinates of a parameter from `start`; `None`: all of it.
+class Part(NamedTuple):
+    """A part of an optimizee, whose steps a rule is to repeat.
 
-    The first `repeated` of them are those of another block, too, which counts
-    them.
+    Attributes:
+        gradients: Tensor `[T + 1, …]`, those at θ_0 … θ_T.
+        parameter: Tensor, θ_0.
+        state: A `RuleState`, before the first step.
+        coordinates: A `Coordinates`.
     """
 
-    start: Any = None
-    count: Any = None
-    repeated: Any = 0
+    gradients: Any
+    parameter: Any
+    state: RuleState
+    coordinates: Coordinates
 
-    def of(self, tensor, axis=0):
-        """These coordinates of a tensor that has all of them along an axis."""
-        if self.count is None:
-            return tensor
-        return part(tensor, self.start, self.count, axis)
+    def gather(self, rows, coordinates):
+        """Some coordinates of a part that is a vector of them.
 
-    def of_structure(self, structure):
-        """These coordinates of tensors that have them on the last axis."""
-        return tf.nest.map_structure(lambda s: self.of(s, axis=-1), structure)
+        Args:
+            rows: Integer tensor `[m]`.
+            coordinates: Their `Coordinates`.
 
-    def of_coordinates(self, chosen, index):
-        """`Coordinates` of this block of the parameter at an index alone."""
-        scales = self.of(chosen.scales[index])
-        if self.count is not None:
-            new = tf.range(self.count) >= self.repeated
-            scales = tf.where(new, scales, tf.zeros_like(scales))
-        return Coordinates([None], [self.of(chosen.owners[index])], [scales])
+        Returns:
+            A `Part`.
+        """
+        local = tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, rows), self.state.local
+        )
+        return Part(
+            tf.gather(self.gradients, rows, axis=1),
+            tf.gather(self.parameter, rows),
+            self.state._replace(local=local),
+            coordinates,
+        )
 
 
-def choose(parameters, optimizees, share, seed):
-    """All coordinates, or a random share, drawn without replacement.
+def all_coordinates(parameter, optimizees):
+    """All coordinates of a block, those of one optimizee after another's.
 
     Args:
-        parameters: List of tensors, those of a `Carry`.
-        optimizees: Integer. How many are side by side.
-        share: Float in (0, 1].
-        seed: Integer tensor `[2]`. Not read if `share` is 1.
+        parameter: Tensor, one of a `Carry`.
+        optimizees: Integer, `K`.
 
     Returns:
-        `Coordinates`.
+        A `Coordinates`.
     """
-    rows, owners, scales = [], [], []
-    for index, parameter in enumerate(parameters):
-        size = parameter.shape.num_elements() // optimizees
-        kept = math.ceil(share * size)
-        if share == 1.0:
-            chosen = tf.range(optimizees * size)
-        else:
-            lots = tf.random.stateless_uniform([optimizees, size], seed + index)
-            _, chosen = tf.math.top_k(lots, kept, sorted=False)
-            # The coordinates of one optimizee stand after those of another.
-            chosen += size * tf.range(optimizees)[:, None]
-            chosen = flat(chosen)
-        rows.append(None if share == 1.0 else chosen)
-        owners.append(chosen // size)
-        scales.append(
-            tf.fill([optimizees * kept], tf.cast(size / kept, parameter.dtype))
-        )
-    return Coordinates(rows, owners, scales)
+    if optimizees == 1:
+        return Coordinates()
+    length = parameter.shape.num_elements() // optimizees
+    return Coordinates(tf.repeat(tf.range(optimizees), length))
 
 
-def part(tensor, start, count, axis=0):
-    """`count` rows from `start`; the shape is static, which XLA asks for."""
-    sizes = tensor.shape.as_list()
-    begin = [0] * len(sizes)
-    begin[axis], sizes[axis] = start, count
-    return tf.slice(tensor, begin, sizes)
+def sample_coordinates(size, optimizees, share, seed, padding=0):
+    """Draws a random share of a block's coordinates, without replacement.
+
+    Args:
+        size: Integer. Coordinates of each optimizee in the block.
+        optimizees: Integer, `K`.
+        share: Float in (0, 1).
+        seed: Integer tensor `[2]`.
+        padding: Integer. The last coordinates, which are no optimizee's.
+            Defaults to `0`.
+
+    Returns:
+        Tuple `(rows, coordinates)`: integer tensor `[m]`, and a `Coordinates`.
+        The sum of the importance weights of each optimizee is the number of
+        its coordinates.
+    """
+    drawn = math.ceil(share * size)
+    lots = tf.random.stateless_uniform([optimizees, size - padding], seed)
+    # Padding is drawn when nothing else is left.
+    lots = tf.pad(lots, [[0, 0], [0, padding]], constant_values=-1.0)
+    lots, columns = tf.math.top_k(lots, drawn, sorted=False)
+    ids = tf.repeat(tf.range(optimizees), drawn)
+    rows = ids * size + tf.reshape(columns, [-1])
+    stands_for = (size - padding) / min(drawn, size - padding)
+    weights = tf.where(lots < 0.0, 0.0, stands_for)
+    return rows, Coordinates(
+        ids if optimizees > 1 else None, tf.reshape(weights, [-1])
+    )
 
 
-def flat(tensor):
-    """A tensor as a vector."""
-    return tf.reshape(tensor, [-1])
+def join_small(parts):
+    """Joins parts that are vectors of coordinates, as far as a block has room.
+
+    Args:
+        parts: List of `Part`s of one size.
+
+    Returns:
+        List of `Part`s.
+    """
+    count = max(1, BLOCK_SIZE // parts[0].parameter.shape[0])
+    return [
+        _concatenate(parts[index : index + count])
+        for index in range(0, len(parts), count)
+    ]
+
+
+def slice_part(part, index, slices):
+    """One of some equal slices of a part that is a vector of coordinates.
+
+    Args:
+        part: A `Part`.
+        index: Scalar integer tensor. Which slice.
+        slices: Integer.
+
+    Returns:
+        A `Part`. What the last slice has too few of is repeated, with an
+        importance weight of zero.
+    """
+    size = part.parameter.shape[0]
+    length = math.ceil(size / slices)
+    rows = index * length + tf.range(length)
+    weights = tf.cast(rows < size, tf.float32)
+    rows = tf.minimum(rows, size - 1)
+    ids, importance_weights = part.coordinates
+    if importance_weights is not None:
+        weights *= tf.gather(importance_weights, rows)
+    if ids is not None:
+        ids = tf.gather(ids, rows)
+    return part.gather(rows, Coordinates(ids, weights))
+
+
+def _concatenate(parts):
+    """One part of all coordinates of some."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    local = tf.nest.map_structure(
+        lambda *leaves: tf.concat(leaves, 0),
+        *(part.state.local for part in parts),
+    )
+    return Part(
+        tf.concat([part.gradients for part in parts], 1),
+        tf.concat([part.parameter for part in parts], 0),
+        first.state._replace(local=local),
+        Coordinates(
+            *(
+                None if columns[0] is None else tf.concat(columns, 0)
+                for columns in zip(*(part.coordinates for part in parts))
+            )
+        ),
+    )

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_l2l import checks
-from keras_l2l.inner_loop.unroll import Carry, start, unroll
+from keras_l2l.inner_loop.episode import Carry, start
+from keras_l2l.inner_loop.unroll import unroll
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 
 # What an unroll that diverged is worth: e times its first loss.

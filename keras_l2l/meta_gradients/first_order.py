@@ -1,11 +1,12 @@
 """The meta-gradient through the updates alone, in bounded memory.
 
-With the gradients of the optimizee as constants, dL/dφ is the derivative of
-Σ_t w_t ⟨∇f(θ_t), θ_t⟩, in which only θ_t depends on the rule. So a forward
-loop records what the rule saw and a backward loop multiplies a cotangent by
-the Jacobian of one step of the rule after another. Within a step all is
-computed again but what the rule keeps (see `kept`): that is as fast as a tape
-through all steps, in less memory.
+The gradients of the optimizee are constants to the rule. So dL/dφ is the
+derivative of Σ_t w_t ⟨∇f(θ_t), θ_t⟩, in which only θ_t depends on φ, and the
+backward pass goes through the steps of the rule alone. A forward loop records
+the inputs and the residuals of each step. A backward loop multiplies a
+cotangent by the Jacobian of one step after another, with rematerialisation of
+all but the residuals. Both loops run a step on each of the parts of
+`execution.partition`.
 """
 
 import math
@@ -13,34 +14,48 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_l2l.execution import residuals, stacked_arrays
+from keras_l2l.execution import residuals
 from keras_l2l.execution.compiled_step import (
     compile_forward,
-    compile_rule,
     compile_vjp,
     to_coordinates_last,
 )
-from keras_l2l.inner_loop.unroll import (
-    inner_step,
-    loss_and_gradients,
-    loss_dtype,
-    unroll,
+from keras_l2l.execution.partition import StepInputs, join_parts, split_parts
+from keras_l2l.execution.stacked_arrays import (
+    StackedArrays,
+    count_bytes,
+    floating,
 )
-from keras_l2l.meta_gradients import lanes
-from keras_l2l.meta_gradients.coordinates import Block, choose, flat
-from keras_l2l.rules import RuleState
+from keras_l2l.inner_loop.episode import (
+    count_coordinates,
+    count_optimizees,
+    is_packed,
+    loss_dtype,
+)
+from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients, unroll
+from keras_l2l.meta_gradients.coordinates import (
+    Part,
+    all_coordinates,
+    join_small,
+    sample_coordinates,
+    slice_part,
+)
 
-# Coordinates whose step is taken back at once: its temporaries stay in the
-# processor's near memory.
-_BLOCK_SIZE = 2**11
 
-# Each block of the way there is a call in the graph, which takes time to trace:
-# rules that keep little would have thousands of them in one pass.
-_MOST_BLOCKS = 32
+class StepRecord(NamedTuple):
+    """One step of a rule on one part, as the backward pass needs it.
+
+    Attributes:
+        inputs: A `StepInputs`.
+        residuals: List of tensors, see `execution.residuals`.
+    """
+
+    inputs: StepInputs
+    residuals: Any
 
 
 def recorded_bytes(rule, steps):
-    """Bytes that one pass records of one coordinate over an unroll.
+    """Bytes that are recorded for one coordinate over an unroll.
 
     Args:
         rule: An `UpdateRule`.
@@ -53,426 +68,369 @@ def recorded_bytes(rule, steps):
     state = rule.named_initial_state(coordinate, [""])
     with residuals.saving_residuals() as values:
         rule(coordinate, coordinate, state)
-    return steps * stacked_arrays.count_bytes([coordinate * 2, state, values])
+    return steps * count_bytes([coordinate * 2, state, values])
 
 
-def gradient_in_one_pass(rule, task, carry, meta_loss, share=1.0, seed=None):
-    """Trains optimizees and takes the meta-gradient from what was recorded.
+def gradient_in_one_pass(rule, task, carry, meta_loss):
+    """Trains optimizees, recording every step, and backpropagates.
 
     Args:
         rule: An `UpdateRule`.
         task: A `Task`, or a `BatchedTask`.
         carry: A `Carry`.
         meta_loss: A `MetaLoss`.
-        share: Float in (0, 1]. Share of the coordinates that is recorded,
-            for a rule whose coordinates are independent.
-        seed: Integer tensor `[2]`. Which ones, if not all.
 
     Returns:
         Tuple `(losses, gradients, carry)`.
     """
     steps = meta_loss.steps
-    chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
-    is_vector = len(carry.parameters) == 1
-    if share == 1.0 and is_vector and rule.granularity == "coordinate":
-        return _gradient_in_blocks(rule, task, carry, meta_loss, chosen)
-    step = compile_rule(rule)
-
-    def pick(gradients, carry):
-        seen = _Seen(gradients, carry.parameters, carry.rule_state, [])
-        return _pick(rule, seen, chosen)
-
-    def body(t, carry, losses, arrays):
-        before = carry
-        carry, loss, gradients = inner_step(rule, task, carry, call=step)
-        arrays = stacked_arrays.write(arrays, t, pick(gradients, before))
-        return t + 1, carry, losses.write(t, loss), arrays
-
-    # For the shapes.
-    like = pick(carry.parameters, carry)
-    losses = tf.TensorArray(
-        loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
-    )
-    _, carry, losses, arrays = tf.while_loop(
-        lambda t, *_: t < steps,
-        body,
-        (tf.constant(0), carry, losses, stacked_arrays.arrays(like, steps)),
-        parallel_iterations=1,
-    )
-    loss, last, _ = loss_and_gradients(rule, task, carry)
-    losses = losses.write(steps, loss).stack()
-    weights = meta_loss.slopes(losses)
-    last = chosen.pick(last)
-    gradients = _backward(rule, arrays, like, last, weights, chosen)
-    return losses, gradients, carry
-
-
-def _gradient_in_blocks(rule, task, carry, meta_loss, chosen):
-    """`gradient_in_one_pass` of all coordinates, in one vector.
-
-    The blocks of the way back are those of the way there, so that what is
-    recorded of a block is read as it was written: to cut it from what was
-    recorded of all would copy it.
-    """
-    steps = meta_loss.steps
     step = compile_forward(rule)
-    at_once = lanes.count()
-    size = carry.parameters[0].shape.num_elements()
-    division = lanes.divide(
-        size, max(_BLOCK_SIZE, math.ceil(size / _MOST_BLOCKS)), at_once
-    )
 
-    def split(state):
-        """Hidden state of the coordinates of each block, transposed."""
-        leaves = [
-            division.split(tf.transpose(leaf), axis=-1)
-            for leaf in tf.nest.flatten(state.local)
-        ]
-        local = [
-            tf.nest.pack_sequence_as(
-                state.local[0], [blocks[number] for blocks in leaves]
-            )
-            for number in range(division.blocks)
-        ]
-        return state._replace(local=local)
+    def body(t, carry, losses, records):
+        written = []
 
-    def join(state):
-        """The inverse of `split`."""
-        local = tf.nest.map_structure(
-            lambda *blocks: tf.transpose(division.join(blocks, axis=-1)),
-            *state.local,
-        )
-        return state._replace(local=[local])
+        def record_parts(*inputs):
+            parts = split_parts(rule, *inputs)
+            results, written[:] = record_step(step, records, t, parts)
+            return join_parts(results)
 
-    def index(t, number):
-        return t * division.blocks + number
+        carry, loss, _ = inner_step(rule, task, carry, step=record_parts)
+        return t + 1, carry, losses.write(t, loss), written
 
-    def body(t, carry, losses, arrays):
-        blocks: list[_Seen] = []
-
-        def call(gradients, parameters, state):
-            parts = zip(
-                division.split(gradients[0]),
-                division.split(parameters[0]),
-                state.local,
-            )
-            updates, local = [], []
-            for gradient, parameter, block in parts:
-                arguments = (
-                    [gradient],
-                    [parameter],
-                    state._replace(local=[block]),
-                )
-                ((update,), after), values = step(*arguments)
-                blocks.append(_Seen(*arguments, values))
-                updates.append(update)
-                local += after.local
-            return [division.join(updates)], after._replace(local=local)
-
-        carry, loss, _ = inner_step(rule, task, carry, call=call)
-        for number, seen in enumerate(blocks):
-            arrays = stacked_arrays.write(arrays, index(t, number), seen)
-        return t + 1, carry, losses.write(t, loss), arrays
-
-    carry = carry._replace(rule_state=split(carry.rule_state))
-    like = _like(
+    carry = _transpose_state(rule, carry)
+    records = empty_records(
         step,
-        division.split(carry.parameters[0])[:1],
-        carry.rule_state._replace(local=carry.rule_state.local[:1]),
+        split_parts(rule, carry.parameters, carry.parameters, carry.rule_state),
+        steps,
     )
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
-    _, carry, losses, arrays = tf.while_loop(
+    _, carry, losses, records = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (
-            tf.constant(0),
-            carry,
-            losses,
-            stacked_arrays.arrays(like, steps * division.blocks),
-        ),
+        (tf.constant(0), carry, losses, records),
         parallel_iterations=1,
     )
     loss, last, _ = loss_and_gradients(rule, task, carry)
     losses = losses.write(steps, loss).stack()
-    weights = meta_loss.slopes(losses)
-
-    def gradient_of_block(number):
-        block = division.block(number)
-        return _backward_loop(
-            rule,
-            lambda t: stacked_arrays.read(arrays, index(t, number), like),
-            [block.of(last[0])],
-            weights,
-            block.of_coordinates(chosen, 0),
-        )
-
-    gradients = lanes.add_up(
-        gradient_of_block, division.blocks, at_once, _zeros(rule)
+    weights = _loss_weights(meta_loss, losses)
+    last = split_parts(rule, last, carry.parameters, carry.rule_state)
+    coordinates = all_coordinates(carry.parameters[0], count_optimizees(task))
+    gradients = _backpropagate_losses(
+        rule,
+        records,
+        weights,
+        [part.gradients for part in last],
+        [coordinates] * len(last),
     )
-    return losses, gradients, carry._replace(rule_state=join(carry.rule_state))
+    return losses, gradients, _transpose_state(rule, carry)
 
 
 def gradient_in_two_passes(
-    rule,
-    task,
-    carry,
-    meta_loss,
-    share=1.0,
-    seed=None,
-    memory_budget=2**30,
+    rule, task, carry, meta_loss, share, seed, memory_budget
 ):
     """The same for a rule with independent parts, in less memory.
 
-    Optimizees are trained first and only their gradients recorded. Then the
-    rule is run on these again, in blocks of coordinates, or on one tensor
-    after the other where those of a tensor depend on each other.
+    Optimizees are trained first, and only their gradients recorded. Then the
+    steps of the rule are repeated and recorded: those of a share of the
+    coordinates, of one slice of coordinates after another, or of one tensor
+    after another.
 
     Args:
-        rule: An `UpdateRule`.
+        rule: An `UpdateRule`, whose granularity is not the model.
         task: A `Task`, or a `BatchedTask`.
         carry: A `Carry`.
         meta_loss: A `MetaLoss`.
-        share: As for `gradient_in_one_pass`.
-        seed: As for `gradient_in_one_pass`.
-        memory_budget: Integer, in bytes. Defaults to 1 GiB.
+        share: Float in (0, 1]. Share of the coordinates, for a rule with
+            independent coordinates.
+        seed: Integer tensor `[2]`, of the coordinates that are drawn.
+        memory_budget: Integer, in bytes, for all records.
 
     Returns:
         Tuple `(losses, gradients, carry)`.
     """
-    steps = meta_loss.steps
-    chosen = choose(carry.parameters, meta_loss.optimizees, share, seed)
-    parameters = chosen.pick(carry.parameters)
-    local = chosen.pick_local(carry.rule_state.local)
-    shared = carry.rule_state.shared
+    before = carry
     carry, trajectory = unroll(
-        rule, task, carry, steps, record_gradients=True, compiled=True
+        rule, task, carry, meta_loss.steps, record_gradients=True, compiled=True
     )
-    weights = meta_loss.slopes(trajectory.losses)
-    block_size = max(1, memory_budget // recorded_bytes(rule, steps))
-    parts = []
-    if rule.granularity == "coordinate":
-        parameters = [flat(parameter) for parameter in parameters]
-    for index, parameter in enumerate(parameters):
-        gradient = trajectory.gradients[index]
-        if rule.granularity == "coordinate":
-            gradient = tf.reshape(gradient, [steps + 1, -1])
-        if chosen.rows[index] is not None:
-            gradient = tf.gather(gradient, chosen.rows[index], axis=1)
-
-        def gradient_of_block(
-            block, index=index, parameter=parameter, gradient=gradient
-        ):
-            state = tf.nest.map_structure(block.of, local[index])
-            return _run_again(
-                rule,
-                block.of(gradient, axis=1),
-                block.of(parameter),
-                RuleState([state], shared),
-                weights,
-                block.of_coordinates(chosen, index),
-            )
-
-        parts.append(
-            _over_blocks(rule, gradient_of_block, parameter, block_size)
+    weights = _loss_weights(meta_loss, trajectory.losses)
+    coordinates = all_coordinates(before.parameters[0], count_optimizees(task))
+    parts = [
+        Part(
+            gradients,
+            parameter,
+            before.rule_state._replace(local=[local]),
+            coordinates,
         )
-    gradients = [tf.add_n(gradients) for gradients in zip(*parts)]
+        for gradients, parameter, local in zip(
+            trajectory.gradients, before.parameters, before.rule_state.local
+        )
+    ]
+    if rule.granularity == "coordinate":
+        parts = [_flatten(part) for part in parts]
+        if share < 1.0:
+            parts = _sample(rule, task, parts, share, seed)
+        gradients = _repeat_in_slices(rule, parts, weights, memory_budget)
+    else:
+        gradients = _repeat_one_by_one(rule, parts, weights)
     return trajectory.losses, gradients, carry
 
 
-class _Seen(NamedTuple):
-    """What the rule saw at a step, and what it kept for the way back."""
+def empty_records(step, parts, steps):
+    """Records of the steps to come.
 
-    gradients: Any
-    parameters: Any
-    state: Any
-    kept: Any
+    Args:
+        step: From `compile_forward`.
+        parts: List of `StepInputs`, for the shapes.
+        steps: Integer.
 
-
-def _run_again(rule, gradient, parameter, state, weights, chosen):
-    """The meta-gradient of some coordinates, from their gradients."""
-    steps = weights.shape[0]
-    step = compile_forward(rule)
-    state = to_coordinates_last(rule, state)
-
-    def body(t, parameter, state, arrays):
-        arguments = [gradient[t]], [parameter], state
-        ((update,), state), values = step(*arguments)
-        arrays = stacked_arrays.write(arrays, t, _Seen(*arguments, values))
-        return t + 1, parameter + update, state, arrays
-
-    like = _like(step, [parameter], state)
-    *_, arrays = tf.while_loop(
-        lambda t, *_: t < steps,
-        body,
-        (tf.constant(0), parameter, state, stacked_arrays.arrays(like, steps)),
-        parallel_iterations=1,
-    )
-    return _backward(rule, arrays, like, [gradient[steps]], weights, chosen)
-
-
-def _backward(rule, arrays, like, last, weights, chosen):
-    """The backward loop, of what is independent each for itself.
-
-    That is a tensor, or a block of its coordinates. Tensors do not wait for
-    each other, so that several cores can work on them.
+    Returns:
+        List of `StackedArrays` of `StepRecord`: one for each part, or one for
+        all parts if they are equal.
     """
-    if rule.granularity == "model":
-        return _backward_loop(
-            rule,
-            lambda t: stacked_arrays.read(arrays, t, like),
-            last,
-            weights,
-            chosen,
-        )
-    parts = []
-    for index, parameter in enumerate(like.parameters):
-
-        def gradient_of_block(block, index=index):
-            def cut(tensor):
-                return block.of(
-                    flat(tensor) if rule.granularity == "coordinate" else tensor
-                )
-
-            def read(t):
-                seen = stacked_arrays.read(arrays, t, like)
-                local = block.of_structure(seen.state.local[index])
-                return _Seen(
-                    [cut(seen.gradients[index])],
-                    [cut(seen.parameters[index])],
-                    seen.state._replace(local=[local]),
-                    block.of_structure(seen.kept),
-                )
-
-            return _backward_loop(
-                rule,
-                read,
-                [cut(last[index])],
-                weights,
-                block.of_coordinates(chosen, index),
-            )
-
-        parts.append(
-            _over_blocks(
-                rule,
-                gradient_of_block,
-                parameter,
-                _BLOCK_SIZE,
-                at_once=lanes.count(),
-            )
-        )
-    return [tf.add_n(gradients) for gradients in zip(*parts)]
+    specs = [
+        tf.nest.map_structure(lambda leaf: (leaf.shape, leaf.dtype), part)
+        for part in parts
+    ]
+    # Equal parts share arrays: each loop variable takes time to trace.
+    if all(spec == specs[0] for spec in specs):
+        parts, steps = parts[:1], steps * len(parts)
+    records = []
+    for part in parts:
+        traced = step.get_concrete_function(*part)
+        _, values = traced.structured_outputs
+        values = [tf.zeros(value.shape, value.dtype) for value in values]
+        records.append(StackedArrays.like(StepRecord(part, values), steps))
+    return records
 
 
-def _backward_loop(rule, read, last, weights, chosen):
-    """Takes a cotangent of parameters and state from θ_T back to θ_0.
+def record_step(step, records, t, parts):
+    """Runs and records one step of a rule on each part.
+
+    Args:
+        step: From `compile_forward`.
+        records: List of `StackedArrays`, from `empty_records`.
+        t: Scalar integer tensor. The step.
+        parts: List of `StepInputs`.
+
+    Returns:
+        Tuple `(results, records)`: list of the results of the rule, and the
+        list of `StackedArrays` to be used from now on.
+    """
+    records, results = list(records), []
+    for index, part in enumerate(parts):
+        result, values = step(*part)
+        which, row = _place(records, len(parts), t, index)
+        records[which] = records[which].write(row, StepRecord(part, values))
+        results.append(result)
+    return results, records
+
+
+def backpropagate(rule, records, steps, last, add_cotangents):
+    """Backpropagates through the recorded steps of a rule.
 
     Args:
         rule: An `UpdateRule`.
-        read: Function from a step `t` to what the rule saw then.
-        last: List of tensors, the gradients at θ_T.
-        weights: Tensor `[T]` or `[T, K]`.
-        chosen: `Coordinates`.
+        records: List of `StackedArrays`, from `record_step`.
+        steps: Integer, `T`.
+        last: List with, for each part, the list of the cotangents of θ_T.
+        add_cotangents: Function from the index of a part, the step `t`, the
+            inputs of that step and the cotangents of θ_t by the later steps
+            alone to the cotangents of θ_t.
 
     Returns:
         List of tensors, one for each of `rule.trainable_variables`.
     """
-    steps = weights.shape[0]
-    step_back = compile_vjp(rule)
+    step_vjp = compile_vjp(rule)
 
-    def slopes(gradients, t):
-        """w_t ∇f(θ_t), where that is a number."""
-        result = []
-        for gradient, owners, scale in zip(
-            gradients, chosen.owners, chosen.scales
-        ):
-            weight = weights[t - 1] / steps
-            if weight.shape.rank:
-                weight = tf.gather(weight, owners)
-            weight = tf.cast(weight, scale.dtype) * scale
-            slope = tf.reshape(weight, gradient.shape) * gradient
-            result.append(
-                tf.where(
-                    tf.math.is_finite(gradient), slope, tf.zeros_like(slope)
-                )
+    def read(t, index):
+        which, row = _place(records, len(last), t, index)
+        return records[which].read(row)
+
+    def body(t, d_parameters, d_states, totals):
+        d_parameters, d_states = list(d_parameters), list(d_states)
+        terms = [totals]
+        for i in range(len(last)):
+            inputs, values = read(t, i)
+            d_before, d_states[i], gradients = step_vjp(
+                *inputs, values, d_parameters[i], d_states[i]
             )
-        return result
+            d_parameters[i] = add_cotangents(i, t, inputs, d_before)
+            terms.append(gradients)
+        totals = [tf.add_n(tensors) for tensors in zip(*terms)]
+        return t - 1, d_parameters, d_states, totals
 
-    def body(t, d_parameters, d_state, totals):
-        seen = read(t)
-        d_parameters, d_state, gradients = step_back(
-            *seen, d_parameters, d_state
-        )
-        # θ_0 is given, and no loss at it is in the meta-loss.
-        more = slopes(seen.gradients, tf.maximum(t, 1))
-        d_parameters = [d + s for d, s in zip(d_parameters, more)]
-        totals = [a + b for a, b in zip(totals, gradients)]
-        return t - 1, d_parameters, d_state, totals
-
-    d_state = [
-        tf.zeros_like(leaf) for leaf in stacked_arrays.floating(read(0).state)
+    d_states = [
+        [tf.zeros_like(leaf) for leaf in floating(read(0, i).inputs.state)]
+        for i in range(len(last))
     ]
+    totals = [tf.zeros_like(v) for v in rule.trainable_variables]
     *_, totals = tf.while_loop(
         lambda t, *_: t >= 0,
         body,
-        (tf.constant(steps - 1), slopes(last, steps), d_state, _zeros(rule)),
+        (tf.constant(steps - 1), last, d_states, totals),
         parallel_iterations=1,
     )
     return totals
 
 
-def _over_blocks(rule, gradient_of_block, parameter, block_size, at_once=1):
-    """Sums a function of a block over blocks of one size.
+def _place(records, parts, t, index):
+    """Which arrays hold a step of a part, and the row in them."""
+    if len(records) == parts:
+        return index, t
+    return 0, t * parts + index
 
-    A parameter whose coordinates depend on each other is one block.
+
+def _backpropagate_losses(rule, records, weights, last, coordinates):
+    """`backpropagate`, with the cotangents w_t ∇f(θ_t).
 
     Args:
         rule: An `UpdateRule`.
-        gradient_of_block: Function from a `Block` to a list of tensors.
-        parameter: Tensor.
-        block_size: Integer. The most coordinates of a block.
-        at_once: Integer. How many blocks may be worked on at once: the
-            temporaries of so many add up. Defaults to `1`.
+        records: As for `backpropagate`.
+        weights: Tensor `[T + 1]` or `[T + 1, K]`.
+        last: List with, for each part, the list of the gradients at θ_T.
+        coordinates: List of `Coordinates`, one for each part.
 
     Returns:
-        List of tensors.
+        List of tensors, one for each of `rule.trainable_variables`.
     """
-    size = parameter.shape.num_elements()
-    blocks = math.ceil(size / block_size)
-    if blocks == 1 or rule.granularity != "coordinate":
-        return gradient_of_block(Block())
-    division = lanes.divide(size, block_size, at_once)
-    return lanes.add_up(
-        lambda number: gradient_of_block(division.block(number)),
-        division.blocks,
-        at_once,
-        _zeros(rule),
+    steps = weights.shape[0] - 1
+
+    def cotangents(index, t, gradients):
+        return [
+            coordinates[index].scale(gradient, weights[t])
+            for gradient in gradients
+        ]
+
+    def add_cotangents(index, t, inputs, d_parameters):
+        added = cotangents(index, t, inputs.gradients)
+        return [d + a for d, a in zip(d_parameters, added)]
+
+    return backpropagate(
+        rule,
+        records,
+        steps,
+        [cotangents(i, steps, gradients) for i, gradients in enumerate(last)],
+        add_cotangents,
     )
 
 
-def _like(step, parameters, state):
-    """What `step` sees and keeps, for the shapes."""
-    outputs = step.get_concrete_function(parameters, parameters, state)
-    _, values = outputs.structured_outputs
-    values = [tf.zeros(value.shape, value.dtype) for value in values]
-    return _Seen(parameters, parameters, state, values)
+def _repeat(rule, parts, weights):
+    """The meta-gradient of some parts, whose steps are repeated."""
+    steps = weights.shape[0] - 1
+    step = compile_forward(rule)
+    parts = [
+        part._replace(state=to_coordinates_last(rule, part.state))
+        for part in parts
+    ]
 
+    def body(t, parameters, states, records):
+        inputs = [
+            StepInputs([part.gradients[t]], [parameter], state)
+            for part, parameter, state in zip(parts, parameters, states)
+        ]
+        results, records = record_step(step, records, t, inputs)
+        parameters = [
+            p + update for p, ((update,), _) in zip(parameters, results)
+        ]
+        return t + 1, parameters, [state for _, state in results], records
 
-def _pick(rule, seen, chosen):
-    """The chosen coordinates of what the rule saw, their state transposed.
-
-    Those of a share are gathered row by row, and are so few that what the rule
-    keeps of all would cost more than to compute it again.
-    """
-    state = seen.state._replace(local=chosen.pick_local(seen.state.local))
-    return _Seen(
-        chosen.pick(seen.gradients),
-        chosen.pick(seen.parameters),
-        to_coordinates_last(rule, state),
-        seen.kept,
+    parameters = [part.parameter for part in parts]
+    states = [part.state for part in parts]
+    inputs = [
+        StepInputs([parameter], [parameter], state)
+        for parameter, state in zip(parameters, states)
+    ]
+    *_, records = tf.while_loop(
+        lambda t, *_: t < steps,
+        body,
+        (
+            tf.constant(0),
+            parameters,
+            states,
+            empty_records(step, inputs, steps),
+        ),
+        parallel_iterations=1,
+    )
+    return _backpropagate_losses(
+        rule,
+        records,
+        weights,
+        [[part.gradients[steps]] for part in parts],
+        [part.coordinates for part in parts],
     )
 
 
-def _zeros(rule):
-    return [tf.zeros_like(v) for v in rule.trainable_variables]
+def _repeat_in_slices(rule, parts, weights, memory_budget):
+    """The same, in slices of coordinates whose records fit into a budget."""
+    size = sum(part.parameter.shape[0] for part in parts)
+    size *= recorded_bytes(rule, weights.shape[0] - 1)
+    slices = math.ceil(size / memory_budget)
+    if slices == 1:
+        return _repeat(rule, parts, weights)
+
+    def body(index, totals):
+        sliced = [slice_part(part, index, slices) for part in parts]
+        gradients = _repeat(rule, sliced, weights)
+        return index + 1, [a + b for a, b in zip(totals, gradients)]
+
+    totals = [tf.zeros_like(v) for v in rule.trainable_variables]
+    _, totals = tf.while_loop(
+        lambda index, _: index < slices,
+        body,
+        (tf.constant(0), totals),
+        parallel_iterations=1,
+    )
+    return totals
+
+
+def _repeat_one_by_one(rule, parts, weights):
+    """The same, one part after another, so that few records exist at once."""
+    totals = [tf.zeros_like(v) for v in rule.trainable_variables]
+    for part in parts:
+        with tf.control_dependencies(totals):
+            gradients = _repeat(rule, [part], weights)
+        totals = [a + b for a, b in zip(totals, gradients)]
+    return totals
+
+
+def _sample(rule, task, parts, share, seed):
+    """A random share of the coordinates of each part."""
+    optimizees = count_optimizees(task)
+    padding = 0
+    if is_packed(rule, task):
+        total = sum(part.parameter.shape[0] for part in parts)
+        padding = total // optimizees - count_coordinates(task)
+    samples = []
+    for index, part in enumerate(parts):
+        rows, coordinates = sample_coordinates(
+            part.parameter.shape[0] // optimizees,
+            optimizees,
+            share,
+            tf.random.fold_in(seed, index),
+            padding if index == len(parts) - 1 else 0,
+        )
+        samples.append(part.gather(rows, coordinates))
+    return join_small(samples) if is_packed(rule, task) else samples
+
+
+def _flatten(part):
+    """A part as a vector of coordinates."""
+    return part._replace(
+        gradients=tf.reshape(part.gradients, [part.gradients.shape[0], -1]),
+        parameter=tf.reshape(part.parameter, [-1]),
+    )
+
+
+def _loss_weights(meta_loss, losses):
+    """`[T + 1]` or `[T + 1, K]`: dL/df(θ_t), zero at θ_0, which is given."""
+    slopes = meta_loss.slopes(losses) / meta_loss.steps
+    return tf.concat([tf.zeros_like(slopes[:1]), slopes], 0)
+
+
+def _transpose_state(rule, carry):
+    """A carry with its hidden state in the other data layout."""
+    return carry._replace(
+        rule_state=to_coordinates_last(rule, carry.rule_state)
+    )

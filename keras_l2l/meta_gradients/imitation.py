@@ -5,22 +5,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l.execution import stacked_arrays
 from keras_l2l.execution.compiled_step import (
     compile_forward,
-    compile_vjp,
     to_coordinates_last,
 )
-from keras_l2l.inner_loop.unroll import (
+from keras_l2l.execution.partition import by_blocks, join_parts, split_parts
+from keras_l2l.execution.stacked_arrays import StackedArrays
+from keras_l2l.inner_loop.episode import (
     initial_rule_state,
-    inner_step,
-    loss_and_gradients,
     loss_dtype,
     pack,
     start,
     unpack,
 )
+from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
+from keras_l2l.meta_gradients.first_order import (
+    backpropagate,
+    empty_records,
+    record_step,
+)
 from keras_l2l.rules.base import UpdateRule
 
 # Of random numbers, apart from those that a task draws from the same seed.
@@ -28,14 +32,15 @@ _STREAM = 2**16
 
 
 class Lesson(NamedTuple):
-    """An episode, of which the teacher or the rule trains the optimizee.
+    """The state of an episode, which the teacher trains or the rule.
 
     Attributes:
-        is_taught: Boolean tensor. Whether it is the teacher.
-        learner_carry: The carry of the other estimator; unchanged in an
-            episode of the teacher.
-        teacher_carry: The teacher's `Carry`; as it began unless `is_taught`.
-        learner_state: The rule's `RuleState` after it saw what the teacher did.
+        is_taught: Boolean tensor. Whether the teacher trains the optimizee.
+        learner_carry: The carry of the other estimator; it stays as it began
+            if `is_taught`.
+        teacher_carry: The teacher's `Carry`; it stays as it began unless
+            `is_taught`.
+        learner_state: The rule's `RuleState`, after the teacher's steps.
     """
 
     is_taught: Any
@@ -141,85 +146,97 @@ def _imitate(rule, teacher, task, lesson, steps):
     Returns:
         An `Estimate`, with the teacher's losses.
     """
-    follow = compile_forward(rule)
-    learner_state = to_coordinates_last(rule, lesson.learner_state)
-    dtype = loss_dtype(lesson.teacher_carry)
+    step = compile_forward(rule)
 
-    def body(t, carry, state, losses, size, arrays):
-        before = carry
-        carry, loss, gradients = inner_step(teacher, task, before)
-        # What that step has added: the difference would be rounded.
-        targets, _ = teacher(gradients, before.parameters, before.rule_state)
-        gradients, parameters, targets = (
-            _repack(teacher, rule, task, tensors)
-            for tensors in (gradients, before.parameters, targets)
-        )
-        (updates, next_state), _ = follow(gradients, parameters, state)
-        gaps = [u - target for u, target in zip(updates, targets)]
-        seen = (gradients, parameters, state, gaps)
+    def body(t, carry, state, losses, size, records, gaps):
+        parts, targets, carry, loss = _teach(rule, teacher, task, carry, state)
+        results, records = record_step(step, records, t, parts)
+        updates, state = join_parts(results)
+        gaps = gaps.write(t, _gaps(rule, task, updates, targets))
         size += tf.add_n(
-            [tf.cast(tf.reduce_sum(target**2), dtype) for target in targets]
+            [tf.cast(tf.reduce_sum(u**2), size.dtype) for u in targets]
         )
-        return (
-            t + 1,
-            carry,
-            next_state,
-            losses.write(t, loss),
-            size,
-            stacked_arrays.write(arrays, t, seen),
-        )
+        return t + 1, carry, state, losses.write(t, loss), size, records, gaps
 
-    parameters = _repack(teacher, rule, task, lesson.teacher_carry.parameters)
-    like = (parameters, parameters, learner_state, parameters)
-    losses = tf.TensorArray(dtype, size=steps + 1, element_shape=())
-    _, teacher_carry, learner_state, losses, size, arrays = tf.while_loop(
+    carry = lesson.teacher_carry
+    state = to_coordinates_last(rule, lesson.learner_state)
+    dtype = loss_dtype(carry)
+    parameters = _repack(teacher, rule, task, carry.parameters)
+    parts = split_parts(rule, parameters, parameters, state)
+    _, carry, state, losses, size, records, gaps = tf.while_loop(
         lambda t, *_: t < steps,
         body,
         (
             tf.constant(0),
-            lesson.teacher_carry,
-            learner_state,
-            losses,
+            carry,
+            state,
+            tf.TensorArray(dtype, size=steps + 1, element_shape=()),
             tf.zeros([], dtype),
-            stacked_arrays.arrays(like, steps),
+            empty_records(step, parts, steps),
+            StackedArrays.like(parameters, steps),
         ),
         parallel_iterations=1,
     )
-    loss, *_ = loss_and_gradients(teacher, task, teacher_carry)
+    loss, *_ = loss_and_gradients(teacher, task, carry)
     slope = tf.math.divide_no_nan(tf.cast(2.0, dtype), size)
     gradients = [
         tf.cast(slope, gradient.dtype) * gradient
-        for gradient in _backward(rule, arrays, like, steps)
+        for gradient in _backpropagate_gaps(rule, records, gaps, steps)
     ]
     return Estimate(
         losses.write(steps, loss).stack(),
         gradients,
         lesson._replace(
-            teacher_carry=teacher_carry,
-            learner_state=to_coordinates_last(rule, learner_state),
+            teacher_carry=carry, learner_state=to_coordinates_last(rule, state)
         ),
     )
 
 
-def _backward(rule, arrays, like, steps):
-    """Σ_t ⟨u_t - ū_t, du_t/dφ⟩, step by step, each computed again."""
-    step_back = compile_vjp(rule)
+def _teach(rule, teacher, task, carry, state):
+    """A step of the teacher, and what the rule sees of it.
 
-    def body(t, d_state, totals):
-        *seen, gaps = stacked_arrays.read(arrays, t, like)
-        # Where the teacher goes does not depend on the rule.
-        _, d_state, gradients = step_back(*seen, [], gaps, d_state)
-        return t - 1, d_state, [a + b for a, b in zip(totals, gradients)]
-
-    d_state = [tf.zeros_like(leaf) for leaf in stacked_arrays.floating(like[2])]
-    totals = [tf.zeros_like(v) for v in rule.trainable_variables]
-    *_, totals = tf.while_loop(
-        lambda t, *_: t >= 0,
-        body,
-        (tf.constant(steps - 1), d_state, totals),
-        parallel_iterations=1,
+    Returns:
+        Tuple `(parts, targets, carry, loss)`: the rule's `StepInputs`, the
+        teacher's updates in the task's own shapes, its next `Carry`, and the
+        loss before the step.
+    """
+    before = carry
+    carry, loss, gradients = inner_step(teacher, task, before)
+    # The updates themselves: the difference of parameters would be rounded.
+    targets, _ = by_blocks(teacher, teacher)(
+        gradients, before.parameters, before.rule_state
     )
-    return totals
+    parts = split_parts(
+        rule,
+        _repack(teacher, rule, task, gradients),
+        _repack(teacher, rule, task, before.parameters),
+        state,
+    )
+    return parts, unpack(teacher, task, targets), carry, loss
+
+
+def _gaps(rule, task, updates, targets):
+    """Updates minus targets, as a `Carry` has them: zero where it is padded."""
+    updates = unpack(rule, task, updates)
+    return pack(rule, task, [u - v for u, v in zip(updates, targets)])
+
+
+def _backpropagate_gaps(rule, records, gaps, steps):
+    """Σ_t ⟨u_t - ū_t, du_t/dφ⟩."""
+
+    def cotangents(t):
+        tensors = gaps.read(t)
+        if rule.granularity == "model":
+            return [tensors]
+        return [[tensor] for tensor in tensors]
+
+    def replace_cotangents(index, t, inputs, d_parameters):
+        # The next parameters are the teacher's, whatever the rule does.
+        return cotangents(tf.maximum(t - 1, 0))[index]
+
+    return backpropagate(
+        rule, records, steps, cotangents(steps - 1), replace_cotangents
+    )
 
 
 def _repack(teacher, rule, task, tensors):

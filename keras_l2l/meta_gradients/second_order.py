@@ -4,13 +4,13 @@ import math
 
 import tensorflow as tf
 
-from keras_l2l.execution import stacked_arrays
-from keras_l2l.inner_loop.unroll import (
-    inner_step,
-    loss_and_gradients,
-    loss_dtype,
-    unroll,
+from keras_l2l.execution.stacked_arrays import (
+    StackedArrays,
+    count_bytes,
+    floating,
 )
+from keras_l2l.inner_loop.episode import loss_dtype
+from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients, unroll
 
 
 def backpropagate(rule, task, carry, meta_loss, memory_budget):
@@ -41,9 +41,57 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
     steps = meta_loss.steps
     length = _segment_length(carry, steps, memory_budget)
     segments = math.ceil(steps / length)
-    variables = [v.value for v in rule.trainable_variables]
-    # Of the loss at θ_t, for t = 0 … T.
-    weights = meta_loss.weights / steps
+    weight_of = _loss_weight(rule, task, carry, meta_loss)
+    starts = _segment_starts(rule, task, carry, length, segments)
+
+    def record(segment, losses):
+        begin = segment * length
+        size = tf.minimum(steps - begin, length)
+        return _record_segment(
+            rule, task, starts.read(segment), begin, size, losses
+        )
+
+    def back(segment, carries, cotangents, gradients):
+        begin = segment * length
+        size = tf.minimum(steps - begin, length)
+        return _backpropagate_segment(
+            rule,
+            task,
+            carries,
+            size,
+            cotangents,
+            gradients,
+            lambda loss, index: weight_of(loss, begin + index),
+        )
+
+    # The forward pass ends with the last segment, which is recorded once.
+    losses = tf.TensorArray(loss_dtype(carry), size=steps + 1, element_shape=())
+    segment = tf.constant(segments - 1)
+    carries, next_carry, losses = record(segment, losses)
+    loss, slope, _ = loss_and_gradients(rule, task, next_carry)
+    losses = losses.write(steps, loss)
+    weight = weight_of(loss, steps)
+    cotangents = [tf.zeros_like(leaf) for leaf in floating(next_carry)]
+    cotangents[: len(slope)] = [tf.cast(weight, g.dtype) * g for g in slope]
+    totals = [tf.zeros_like(v) for v in rule.trainable_variables]
+    cotangents, gradients = back(segment, carries, cotangents, totals)
+
+    def previous_segment(segment, cotangents, gradients, losses):
+        carries, _, losses = record(segment, losses)
+        cotangents, gradients = back(segment, carries, cotangents, gradients)
+        return segment - 1, cotangents, gradients, losses
+
+    _, _, gradients, losses = _loop(
+        lambda segment, *_: segment >= 0,
+        previous_segment,
+        (segment - 1, cotangents, gradients, losses),
+    )
+    return losses.stack(), gradients, next_carry
+
+
+def _loss_weight(rule, task, carry, meta_loss):
+    """Function from a loss and its `t` to dL/df(θ_t), for t = 0 … T."""
+    weights = meta_loss.weights / meta_loss.steps
     weights = tf.concat([tf.zeros([1], weights.dtype), weights], 0)
     loss, *_ = loss_and_gradients(rule, task, carry)
     first_loss = meta_loss.first_loss(loss[None])
@@ -52,128 +100,90 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
         slope = meta_loss.derivative(loss, first_loss)
         return tf.stop_gradient(tf.cast(weights[t], loss.dtype) * slope)
 
-    starts = stacked_arrays.arrays(carry, segments)
-    starts = stacked_arrays.write(starts, 0, carry)
+    return weight_of
 
-    def to_next_segment(segment, carry, starts):
+
+def _segment_starts(rule, task, carry, length, segments):
+    """`StackedArrays` of the carries at the starts of all segments."""
+    starts = StackedArrays.like(carry, segments).write(0, carry)
+
+    def body(segment, carry, starts):
         carry, _ = unroll(rule, task, carry, length)
-        return (
-            segment + 1,
-            carry,
-            stacked_arrays.write(starts, segment + 1, carry),
-        )
+        return segment + 1, carry, starts.write(segment + 1, carry)
 
-    _, _, starts = _loop(
+    *_, starts = _loop(
         lambda segment, *_: segment < segments - 1,
-        to_next_segment,
+        body,
         (tf.constant(0), carry, starts),
     )
+    return starts
 
-    def record_segment(segment, losses):
-        """Trains through a segment; returns its carries and the last one."""
-        begin = segment * length
-        size = tf.minimum(steps - begin, length)
 
-        def record(index, now, carries, losses):
-            carries = stacked_arrays.write(carries, index, now)
-            now, loss, _ = inner_step(rule, task, now)
-            losses = losses.write(begin + index, loss)
-            return index + 1, now, carries, losses
+def _record_segment(rule, task, carry, begin, size, losses):
+    """Trains through a segment.
 
-        _, last, carries, losses = _loop(
-            lambda index, *_: index < size,
-            record,
-            (
-                tf.constant(0),
-                stacked_arrays.read(starts, segment, carry),
-                stacked_arrays.arrays(carry, size),
-                losses,
-            ),
-        )
-        return carries, last, losses
+    Returns:
+        Tuple `(carries, carry, losses)`: `StackedArrays` of the carry before
+        each step, the carry after the last, and the `TensorArray` of losses.
+    """
 
-    def back_through_segment(segment, carries, cotangents, gradients):
-        begin = segment * length
+    def body(index, now, carries, losses):
+        carries = carries.write(index, now)
+        now, loss, _ = inner_step(rule, task, now)
+        return index + 1, now, carries, losses.write(begin + index, loss)
 
-        def back(index, cotangents, gradients):
-            before = stacked_arrays.read(carries, index, carry)
-            inputs = stacked_arrays.floating(before)
-            with tf.GradientTape() as tape:
-                tape.watch(inputs)
-                after, loss, _ = inner_step(rule, task, before, True)
-                objective = weight_of(loss, begin + index) * loss
-                objective += _inner_product(
-                    stacked_arrays.floating(after), cotangents, loss.dtype
-                )
-            products = tape.gradient(
-                objective,
-                inputs + variables,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            cotangents = products[: len(inputs)]
-            gradients = [
-                a + b for a, b in zip(gradients, products[len(inputs) :])
-            ]
-            return index - 1, cotangents, gradients
-
-        size = tf.minimum(steps - begin, length)
-        _, cotangents, gradients = _loop(
-            lambda index, *_: index >= 0,
-            back,
-            (size - 1, cotangents, gradients),
-        )
-        return cotangents, gradients
-
-    # The last segment is recorded on the way forwards, and only once.
-    losses = _losses(carry, steps)
-    carries, next_carry, losses = record_segment(
-        tf.constant(segments - 1), losses
+    _, carry, carries, losses = _loop(
+        lambda index, *_: index < size,
+        body,
+        (tf.constant(0), carry, StackedArrays.like(carry, size), losses),
     )
-    loss, slope, _ = loss_and_gradients(rule, task, next_carry)
-    losses = losses.write(steps, loss)
-    cotangents = [
-        tf.zeros_like(leaf) for leaf in stacked_arrays.floating(next_carry)
-    ]
-    weight = weight_of(loss, steps)
-    cotangents[: len(slope)] = [tf.cast(weight, g.dtype) * g for g in slope]
-    cotangents, gradients = back_through_segment(
-        tf.constant(segments - 1),
-        carries,
-        cotangents,
-        [tf.zeros_like(v) for v in variables],
-    )
+    return carries, carry, losses
 
-    def segment_before(segment, cotangents, gradients, losses):
-        carries, _, losses = record_segment(segment, losses)
-        cotangents, gradients = back_through_segment(
-            segment, carries, cotangents, gradients
+
+def _backpropagate_segment(
+    rule, task, carries, size, cotangents, gradients, weight_of
+):
+    """Takes the cotangents of a carry from the end of a segment to its start.
+
+    Returns:
+        Tuple `(cotangents, gradients)`, lists of tensors: those of the first
+        carry, and the gradients with what this segment adds.
+    """
+    variables = [v.value for v in rule.trainable_variables]
+
+    def body(index, cotangents, gradients):
+        before = carries.read(index)
+        inputs = floating(before)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            after, loss, _ = inner_step(rule, task, before, True)
+            objective = weight_of(loss, index) * loss
+            objective += _inner_product(floating(after), cotangents, loss.dtype)
+        products = tape.gradient(
+            objective,
+            inputs + variables,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-        return segment - 1, cotangents, gradients, losses
+        cotangents = products[: len(inputs)]
+        added = products[len(inputs) :]
+        gradients = [a + b for a, b in zip(gradients, added)]
+        return index - 1, cotangents, gradients
 
-    _, _, gradients, losses = _loop(
-        lambda segment, *_: segment >= 0,
-        segment_before,
-        (tf.constant(segments - 2), cotangents, gradients, losses),
+    _, cotangents, gradients = _loop(
+        lambda index, *_: index >= 0, body, (size - 1, cotangents, gradients)
     )
-    return losses.stack(), gradients, next_carry
+    return cotangents, gradients
 
 
 def _segment_length(carry, steps, memory_budget):
     """The whole unroll where it fits, else what makes both parts small."""
-    size = stacked_arrays.count_bytes(carry)
-    if size * steps <= memory_budget:
+    if count_bytes(carry) * steps <= memory_budget:
         return steps
     return math.ceil(math.sqrt(steps))
 
 
 def _loop(condition, body, state):
-    _, *results = tf.while_loop(condition, body, state, parallel_iterations=1)
-    return (None, *results)
-
-
-def _losses(carry, steps):
-    dtype = loss_dtype(carry)
-    return tf.TensorArray(dtype, size=steps + 1, element_shape=())
+    return tf.while_loop(condition, body, state, parallel_iterations=1)
 
 
 def _inner_product(tensors, others, dtype):

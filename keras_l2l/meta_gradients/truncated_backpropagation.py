@@ -4,7 +4,11 @@ import tensorflow as tf
 
 from keras_l2l import checks
 from keras_l2l.execution.stacked_arrays import count_bytes
-from keras_l2l.inner_loop.unroll import is_packed, is_stackable
+from keras_l2l.inner_loop.episode import (
+    count_coordinates,
+    is_packed,
+    is_stackable,
+)
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 from keras_l2l.meta_gradients.first_order import (
     gradient_in_one_pass,
@@ -85,7 +89,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             return 1
         room = min(self.memory_budget, _NEAR_MEMORY)
         room //= recorded_bytes(rule, steps) * self.coordinate_share
-        return max(1, int(room // _coordinates(task)))
+        return max(1, int(room // count_coordinates(task)))
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
@@ -106,15 +110,17 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             size = meta_loss.steps * count_bytes(
                 [carry.parameters, carry.parameters, carry.rule_state]
             )
-        size *= self.coordinate_share
-        arguments = (
-            *(rule, task, carry, meta_loss),
-            *(self.coordinate_share, seed),
+        is_small = size <= self.memory_budget and self.coordinate_share == 1.0
+        if rule.granularity == "model" or is_small:
+            return Estimate(*gradient_in_one_pass(rule, task, carry, meta_loss))
+        return Estimate(
+            *gradient_in_two_passes(
+                rule,
+                task,
+                carry,
+                meta_loss,
+                self.coordinate_share,
+                seed,
+                self.memory_budget,
+            )
         )
-        if rule.granularity == "model" or size <= self.memory_budget:
-            return Estimate(*gradient_in_one_pass(*arguments))
-        return Estimate(*gradient_in_two_passes(*arguments, self.memory_budget))
-
-
-def _coordinates(task):
-    return sum(spec.shape.num_elements() for spec in task.parameter_specs)

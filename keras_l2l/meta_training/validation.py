@@ -5,7 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l.inner_loop.unroll import compile_unroll, start
+from keras_l2l.inner_loop.episode import start
+from keras_l2l.inner_loop.unroll import compile_unroll
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.tasks.base import episode_seed
 

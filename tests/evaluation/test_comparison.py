@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_l2l import evaluation, rules, tasks
 from keras_l2l.evaluation import Comparison, OptimizerSpec, Record
 from keras_l2l.evaluation.results import CSV_COLUMNS
-from keras_l2l.inner_loop.unroll import start
+from keras_l2l.inner_loop.episode import start
 from keras_l2l.tasks.base import episode_seed
 from tests import components
 

@@ -9,7 +9,8 @@ from keras_l2l.evaluation.proposed_updates import (
     proposed_updates,
     update_history,
 )
-from keras_l2l.inner_loop.unroll import inner_step, start, unpack, unroll
+from keras_l2l.inner_loop.episode import start, unpack
+from keras_l2l.inner_loop.unroll import inner_step, unroll
 from keras_l2l.reports.update_plots import (
     plot_proposed_updates,
     plot_update_history,

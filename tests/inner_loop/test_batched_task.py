@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import rules, tasks
+from keras_l2l.execution import partition
 from keras_l2l.inner_loop.batched_task import BatchedTask
-from keras_l2l.inner_loop.unroll import compile_unroll, start, unpack, unroll
+from keras_l2l.inner_loop.episode import start, unpack
+from keras_l2l.inner_loop.unroll import compile_unroll, unroll
 from keras_l2l.meta_gradients.first_order import recorded_bytes
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.meta_gradients.truncated_backpropagation import (
@@ -100,16 +102,20 @@ def _one_by_one(task, rule, estimator, kept):
     return np.concatenate([np.ravel(g) for g in total])
 
 
-# In one pass; in two; in blocks that end within an optimizee.
-@pytest.mark.parametrize("way", ["record", "replay", "blocks"])
-def test_the_meta_gradient_is_the_sum_of_those_that_contribute(way):
+# In one pass; in two; in slices that end within an optimizee; in blocks.
+@pytest.mark.parametrize("case", ["record", "repeat", "slices", "blocks"])
+def test_the_meta_gradient_is_the_sum_of_those_that_contribute(
+    case, monkeypatch
+):
+    if case != "record":
+        monkeypatch.setattr(partition, "BLOCK_SIZE", 32)
     task, rule = components.TASKS["KerasTask-mlp"](), _rule()
     together = BatchedTask(task, len(SEEDS))
     estimator = TruncatedBackpropagation(
         memory_budget=17 * recorded_bytes(rule, STEPS)
-        if way == "blocks"
+        if case == "slices"
         else 2**30,
-        coordinate_share=1.0 if way != "replay" else 1.0 - 1e-9,
+        coordinate_share=1.0 if case != "repeat" else 1.0 - 1e-9,
     )
     kept = [True, False, True]
     estimate = _run(

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import L2LOptimizer, presets, tasks
-from keras_l2l.inner_loop.unroll import compile_unroll, start
+from keras_l2l.inner_loop.episode import start
+from keras_l2l.inner_loop.unroll import compile_unroll
 from tests import components
 
 SEED = 7

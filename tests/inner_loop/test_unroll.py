@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import rules
-from keras_l2l.inner_loop.unroll import start, unpack, unroll
+from keras_l2l.inner_loop.episode import start, unpack
+from keras_l2l.inner_loop.unroll import unroll
 from tests import components
 
 

@@ -43,7 +43,8 @@ def _estimates(estimator, task, rule, unrolls):
 
 def _slopes(task, rule, unrolls):
     """`[unrolls]`: derivatives by φ of each unroll's loss, by differences."""
-    from keras_l2l.inner_loop.unroll import start, unroll
+    from keras_l2l.inner_loop.episode import start
+    from keras_l2l.inner_loop.unroll import unroll
 
     columns = []
     for shift in (-1e-3, 1e-3):

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import MetaTrainer, rules, tasks
-from keras_l2l.inner_loop.unroll import loss_and_gradients, unpack
+from keras_l2l.inner_loop.episode import unpack
+from keras_l2l.inner_loop.unroll import loss_and_gradients
 from keras_l2l.meta_gradients.evolution_strategies import AntitheticES
 from keras_l2l.meta_gradients.imitation import Imitation
 from keras_l2l.meta_gradients.meta_loss import MetaLoss

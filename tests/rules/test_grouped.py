@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import L2LOptimizer, MetaTrainer, load_rule, rules, tasks
-from keras_l2l.inner_loop.unroll import start
+from keras_l2l.inner_loop.episode import start
 from keras_l2l.meta_gradients.evolution_strategies import PersistentES
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.meta_gradients.truncated_backpropagation import (
