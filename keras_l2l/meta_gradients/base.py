@@ -4,18 +4,21 @@ import abc
 from typing import Any, NamedTuple
 
 from keras_l2l.inner_loop.episode import start
+from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.rules.base import UpdateRule
+from keras_l2l.tasks.base import Task
 
 
 class Estimate(NamedTuple):
-    """What an estimator returns.
+    """The result of an estimator.
 
     Attributes:
-        losses: Tensor `[steps + 1]`, of the optimizee before each step of the
-            unroll and after the last; `[steps + 1, K]` of `K` optimizees.
+        losses: Tensor `[T + 1]`, the losses of the optimizee before each step
+            of the unroll and after the last; `[T + 1, K]` for `K` optimizees.
         gradients: List of tensors, one for each of
             `rule.trainable_variables`: the gradient of the meta-loss, summed
             over the optimizees that contribute.
-        carry: What the next estimate starts from.
+        carry: Structure of tensors, from which the next estimate starts.
     """
 
     losses: Any
@@ -26,6 +29,9 @@ class Estimate(NamedTuple):
 class MetaGradientEstimator(abc.ABC):
     """Base class of the estimators of the meta-gradient.
 
+    Subclasses implement `__call__`, and `start` if their carry is not that of
+    the inner loop.
+
     Attributes:
         learns_from_divergence: Boolean. Whether an unroll that diverged
             contributes to the gradient. Defaults to `False`.
@@ -33,21 +39,23 @@ class MetaGradientEstimator(abc.ABC):
 
     learns_from_divergence = False
 
-    def start(self, rule, task, seed):
-        """What the first estimate of an episode starts from. Runs eagerly.
+    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Any:
+        """Begins an episode, in eager mode.
 
         Args:
             rule: An `UpdateRule`.
             task: A `Task`; or a `BatchedTask` of at most `capacity` optimizees.
-            seed: Integer in [0, 2³¹). Of a `BatchedTask`, a list of them.
+            seed: Integer in [0, 2³¹). For a `BatchedTask` a list of `K` such
+                integers.
 
         Returns:
-            A structure of tensors. Defaults to a `Carry`.
+            A structure of tensors, from which the first estimate starts.
+            Defaults to a `Carry`.
         """
         return start(rule, task, seed)
 
-    def capacity(self, rule, task, steps):
-        """How many optimizees an estimate should train side by side.
+    def capacity(self, rule: UpdateRule, task: Task, steps: int) -> int:
+        """The number of optimizees that an estimate should train side by side.
 
         Args:
             rule: An `UpdateRule`.
@@ -60,7 +68,14 @@ class MetaGradientEstimator(abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def __call__(self, rule, task, carry, meta_loss, seed):
+    def __call__(
+        self,
+        rule: UpdateRule,
+        task: Task,
+        carry: Any,
+        meta_loss: MetaLoss,
+        seed: Any,
+    ) -> Estimate:
         """Unrolls optimizees and estimates the gradient of the meta-loss.
 
         Runs inside a `tf.function`.
@@ -70,7 +85,8 @@ class MetaGradientEstimator(abc.ABC):
             task: A `Task`; or a `BatchedTask` of at most `capacity` optimizees.
             carry: From `start`, or from the last estimate of the episode.
             meta_loss: A `MetaLoss`.
-            seed: Integer tensor `[2]`, for estimators that draw.
+            seed: Integer tensor `[2]`, for estimators that draw random
+                numbers.
 
         Returns:
             An `Estimate`.

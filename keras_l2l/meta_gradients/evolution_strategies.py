@@ -10,8 +10,11 @@ from keras_l2l import checks
 from keras_l2l.inner_loop.episode import Carry, start
 from keras_l2l.inner_loop.unroll import unroll
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
+from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.rules.base import UpdateRule
+from keras_l2l.tasks.base import Task
 
-# What an unroll that diverged is worth: e times its first loss.
+# Bound of the log loss: an unroll that diverged has e times its first loss.
 _WORST = 1.0
 
 
@@ -19,7 +22,7 @@ class Pair(NamedTuple):
     """Two particles: one optimizee, trained under φ + ξ and under φ - ξ.
 
     Attributes:
-        carries: Pair of `Carry`s.
+        carries: Tuple of two `Carry`s.
         perturbation: List of tensors shaped as the meta-parameters: the sum
             of the perturbations since the episode began.
     """
@@ -37,11 +40,11 @@ class _Antithetic(MetaGradientEstimator):
 
     learns_from_divergence = True
 
-    def __init__(self, stddev=0.01, jit_compile=True):
+    def __init__(self, stddev: float = 0.01, jit_compile: bool = True):
         checks.positive_numbers(stddev=stddev)
         self.stddev = float(stddev)
         self.jit_compile = bool(jit_compile)
-        # Whatever is traced for a rule goes with it.
+        # The functions of a rule live as long as the rule.
         self._functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     def _draw(self, rule, seed):
@@ -83,14 +86,14 @@ class _Antithetic(MetaGradientEstimator):
 
     def _estimate(self, meta_loss, losses, perturbation):
         """ξ (L₊ - L₋) / 2σ², and the mean of both particles' losses."""
-        worth = [self._bounded(meta_loss, both) for both in losses]
-        slope = (worth[0] - worth[1]) / (2.0 * self.stddev**2)
+        plus, minus = [self._bounded(meta_loss, one) for one in losses]
+        slope = (plus - minus) / (2.0 * self.stddev**2)
         gradients = [tf.cast(slope, p.dtype) * p for p in perturbation]
         return (losses[0] + losses[1]) / 2.0, gradients
 
     @staticmethod
     def _bounded(meta_loss, losses):
-        """The meta-loss, in which no loss is worth more than `_WORST`."""
+        """The meta-loss, with each transformed loss bounded by `_WORST`."""
         values = meta_loss.values(losses)
         if meta_loss.transform == "identity":
             worst = meta_loss.first_loss(losses) * tf.exp(_WORST)
@@ -106,11 +109,11 @@ class _Antithetic(MetaGradientEstimator):
 class AntitheticES(_Antithetic):
     """Antithetic evolution strategies over one unroll.
 
-    The gradient of the meta-loss, smoothed by a Gaussian of deviation σ, from
-    unrolls under φ + ε and φ - ε that begin with the same optimizee. It sees
-    no further than an unroll, as truncated backpropagation does, but needs
-    neither derivatives nor a smooth training. The cost is three unrolls, the
-    third of which trains the optimizee under φ.
+    An estimate of the gradient of the meta-loss, smoothed by a Gaussian of
+    deviation σ, from unrolls under φ + ε and φ - ε that begin with the same
+    optimizee. Like truncated backpropagation it sees no further than an
+    unroll, but it needs neither derivatives nor a smooth meta-loss. The cost
+    is three unrolls, the third of which trains the optimizee under φ.
 
     Args:
         stddev: Float. σ, the standard deviation of the perturbation of each
@@ -119,12 +122,28 @@ class AntitheticES(_Antithetic):
             for optimizees with operations that XLA lacks.
             Defaults to `True`.
 
+    Raises:
+        ValueError: If `stddev` is not a positive number.
+
+    Example:
+
+    ```python
+    trainer = MetaTrainer(rules.SGD(), task, estimator=AntitheticES())
+    ```
+
     Reference:
         [Metz et al., 2019](https://arxiv.org/abs/1810.10180)
     """
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, rule, task, carry, meta_loss, seed):
+    def __call__(
+        self,
+        rule: UpdateRule,
+        task: Task,
+        carry: Any,
+        meta_loss: MetaLoss,
+        seed: Any,
+    ) -> Estimate:
         perturbation = self._draw(rule, seed)
         losses = [
             self._train(rule, task, carry, meta_loss.steps, signed)[1]
@@ -144,14 +163,14 @@ class AntitheticES(_Antithetic):
 class PersistentES(_Antithetic):
     """Persistent evolution strategies (PES), antithetic.
 
-    As `AntitheticES`, but each of the two particles goes on with its own
+    Unlike in `AntitheticES`, each of the two particles trains its own
     optimizee from unroll to unroll, and the loss of an unroll is attributed
     to all perturbations since the episode began. So the estimate is unbiased
-    over whole episodes, however short the unrolls: the rule learns what its
-    early steps mean for the end.
+    over whole episodes, however short the unrolls: the rule learns how its
+    early steps change the final loss.
 
-    For rules of some thousand meta-parameters at most: the noise grows with
-    their number.
+    It is meant for rules of at most some thousand meta-parameters, as the
+    noise grows with their number.
 
     Args:
         stddev: Float. σ, the standard deviation of the perturbation of each
@@ -160,19 +179,37 @@ class PersistentES(_Antithetic):
             for optimizees with operations that XLA lacks.
             Defaults to `True`.
 
+    Raises:
+        ValueError: If `stddev` is not a positive number.
+
+    Example:
+
+    ```python
+    trainer = MetaTrainer(
+        rules.Hierarchical(), task, unroll=20, estimator=PersistentES()
+    )
+    ```
+
     Reference:
         [Vicol et al., 2021](https://arxiv.org/abs/2112.13835)
     """
 
-    def start(self, rule, task, seed):
+    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Pair:
         carry = start(rule, task, seed)
         zeros = [tf.zeros_like(v.value) for v in rule.trainable_variables]
         return Pair((carry, carry), zeros)
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, rule, task, carry, meta_loss, seed):
+    def __call__(
+        self,
+        rule: UpdateRule,
+        task: Task,
+        carry: Any,
+        meta_loss: MetaLoss,
+        seed: Any,
+    ) -> Estimate:
         drawn = self._draw(rule, seed)
-        # Both are trained at once where there are two cores.
+        # On two cores, both are trained in parallel.
         carries, losses = zip(
             *(
                 self._train(rule, task, one, meta_loss.steps, signed)

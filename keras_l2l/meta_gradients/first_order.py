@@ -87,7 +87,7 @@ def gradient_in_one_pass(rule, task, carry, meta_loss):
     step = compile_forward(rule)
 
     def body(t, carry, losses, records):
-        written = []
+        written: list[StackedArrays] = []
 
         def record_parts(*inputs):
             parts = split_parts(rule, *inputs)

@@ -1,4 +1,4 @@
-"""An estimator by which a rule also learns to imitate another one."""
+"""An estimator by which a rule also learns to imitate a teacher."""
 
 from typing import Any, NamedTuple
 
@@ -25,9 +25,11 @@ from keras_l2l.meta_gradients.first_order import (
     empty_records,
     record_step,
 )
+from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.rules.base import UpdateRule
+from keras_l2l.tasks.base import Task
 
-# Of random numbers, apart from those that a task draws from the same seed.
+# Keeps the random numbers apart from those that a task draws by one seed.
 _STREAM = 2**16
 
 
@@ -50,26 +52,31 @@ class Lesson(NamedTuple):
 
 
 class Imitation(MetaGradientEstimator):
-    """Another estimator, and now and then the imitation of a teacher.
+    """Another estimator, with the imitation of a teacher in some episodes.
 
     In a random share of the episodes a hand-designed rule, the teacher,
-    trains the optimizee. The rule that learns sees the same gradients, and
-    the meta-loss of an unroll is, in place of the losses, how far its
-    updates u_t are from those of the teacher, ū_t,
+    trains the optimizee. The learned rule sees the same gradients, and the
+    meta-loss of an unroll is the relative squared distance of its updates u_t
+    from those of the teacher, ū_t:
 
         Σ_t ‖u_t - ū_t‖² / Σ_t ‖ū_t‖².
 
-    So it sees the late steps of a training that goes well before it can bring
-    one about itself. The logs' `loss` counts the teacher's optimizees, too.
+    So the rule sees the late steps of a successful training before its own
+    trainings succeed. The logged `loss` counts the teacher's optimizees, too.
 
-    All episodes are trained one by one, and an imitated unroll keeps the
-    rule's state at each step.
+    Episodes are trained one by one, and an unroll of the teacher records the
+    rule's state at each step, whatever the memory budget.
 
     Args:
         estimator: A `MetaGradientEstimator`, for all other episodes.
-        teacher: An `UpdateRule`, with the learning rate that it is to have.
+        teacher: An `UpdateRule`, with its final learning rate.
         rate: Float in [0, 1]. Share of the episodes that are imitated.
             Defaults to `0.2`.
+
+    Raises:
+        TypeError: If `estimator` is not a `MetaGradientEstimator`, or
+            `teacher` not an `UpdateRule`.
+        ValueError: If `rate` is not in [0, 1].
 
     Example:
 
@@ -85,7 +92,12 @@ class Imitation(MetaGradientEstimator):
         [Chen et al., 2020](https://arxiv.org/abs/2010.09089), section 3.2.
     """
 
-    def __init__(self, estimator, teacher, rate=0.2):
+    def __init__(
+        self,
+        estimator: MetaGradientEstimator,
+        teacher: UpdateRule,
+        rate: float = 0.2,
+    ):
         if not isinstance(estimator, MetaGradientEstimator):
             raise TypeError(
                 "Argument `estimator` must be a `MetaGradientEstimator`. "
@@ -106,7 +118,7 @@ class Imitation(MetaGradientEstimator):
         self.rate = float(rate)
         self.learns_from_divergence = estimator.learns_from_divergence
 
-    def start(self, rule, task, seed):
+    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Lesson:
         draw = np.random.default_rng([seed, _STREAM]).uniform()
         teacher_carry = start(self.teacher, task, seed)
         parameters = _repack(self.teacher, rule, task, teacher_carry.parameters)
@@ -118,7 +130,14 @@ class Imitation(MetaGradientEstimator):
         )
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, rule, task, carry, meta_loss, seed):
+    def __call__(
+        self,
+        rule: UpdateRule,
+        task: Task,
+        carry: Any,
+        meta_loss: MetaLoss,
+        seed: Any,
+    ) -> Estimate:
         def learn():
             estimate = self.estimator(
                 rule, task, carry.learner_carry, meta_loss, seed
@@ -134,7 +153,7 @@ class Imitation(MetaGradientEstimator):
 
 
 def _imitate(rule, teacher, task, lesson, steps):
-    """An unroll of the teacher's, and how the rule should have followed it.
+    """An unroll of the teacher, and the gradient of the rule's distance.
 
     Args:
         rule: An `UpdateRule`.

@@ -1,40 +1,47 @@
-"""The meta-loss: what the losses along an unroll are worth."""
+"""The meta-loss: a weighted mean of the losses along an unroll."""
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
 TRANSFORMS = ("identity", "log")
 
 # Below this share of the first loss the logarithm no longer falls: an
-# optimizee that is learned by heart would outweigh all others.
+# optimizee that has memorised its data would outweigh all others.
 _FLOOR = 1e-2
 
 
 class MetaLoss:
-    """The mean over the steps of an unroll of w_t times a value of the loss.
+    """The mean over the steps of an unroll of w_t times the transformed loss.
 
-    The value is the loss itself; or its logarithm over the first loss of the
-    episode, so that tasks with losses of all sizes count alike.
+    The transform is the identity, or the logarithm of the loss over the first
+    loss of the episode, so that tasks with losses of all sizes count alike.
 
     Args:
         weights: Tensor `[T]` of static shape, the weights w_t of the losses
-            after each of the steps; `[T, K]` of `K` optimizees.
+            after each of the steps; `[T, K]` for `K` optimizees.
         first_loss: Scalar tensor, or `[K]`: the loss at the start of the
-            episode; NaN at its first unroll, which begins with it. Defaults
-            to NaN.
+            episode; NaN in its first unroll, which begins with that loss.
+            Defaults to NaN.
         transform: `"identity"` or `"log"`. Defaults to `"identity"`.
         divergence_limit: Float. An unroll with a loss that is not finite or
             exceeds `divergence_limit` times one plus the first loss has
             diverged. Defaults to infinity.
+
+    Example:
+
+    >>> meta_loss = MetaLoss(tf.ones(2))
+    >>> float(meta_loss(tf.constant([8.0, 3.0, 1.0])))
+    2.0
     """
 
     def __init__(
         self,
-        weights,
-        first_loss=math.nan,
-        transform="identity",
-        divergence_limit=math.inf,
+        weights: Any,
+        first_loss: Any = math.nan,
+        transform: str = "identity",
+        divergence_limit: float = math.inf,
     ):
         self.weights = tf.convert_to_tensor(weights)
         self.transform = transform
@@ -42,12 +49,12 @@ class MetaLoss:
         self._divergence_limit = divergence_limit
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Inner steps of an unroll, `T`."""
         return self.weights.shape[0]
 
     @property
-    def optimizees(self):
+    def optimizees(self) -> int:
         """Number of optimizees, `K`, or 1."""
         return self.weights[0].shape.num_elements()
 
@@ -78,7 +85,7 @@ class MetaLoss:
         return ~tf.reduce_all(tf.math.is_finite(losses) & (losses <= limit), 0)
 
     def values(self, losses):
-        """What each of the losses is worth, before the weights.
+        """The transformed losses after each step.
 
         Args:
             losses: As for `first_loss`.
@@ -94,7 +101,7 @@ class MetaLoss:
         )
 
     def derivative(self, loss, first_loss):
-        """The derivative of what a loss is worth.
+        """The derivative of the transform of a loss.
 
         Args:
             loss: Tensor of any shape.
@@ -108,7 +115,7 @@ class MetaLoss:
         return tf.sign(loss) / _positive(loss, first_loss)
 
     def slopes(self, losses):
-        """Weights times the derivatives of the values; zero if diverged.
+        """The derivatives of `T` times the meta-loss; zero if diverged.
 
         Args:
             losses: As for `first_loss`.
@@ -136,5 +143,5 @@ class MetaLoss:
 
 
 def _positive(loss, first_loss):
-    # A loss below zero, as of some regression, has no logarithm.
+    # A negative loss, as of some regressions, has no logarithm.
     return tf.abs(loss) + _FLOOR * tf.abs(first_loss) + 1e-30

@@ -1,5 +1,7 @@
 """Truncated backpropagation through the updates of an unroll."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_l2l import checks
@@ -15,11 +17,14 @@ from keras_l2l.meta_gradients.first_order import (
     gradient_in_two_passes,
     recorded_bytes,
 )
+from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.meta_gradients.second_order import backpropagate
+from keras_l2l.rules.base import UpdateRule
+from keras_l2l.tasks.base import Task
 
-# Recorded bytes for which optimizees are put side by side. More would pay a
-# few calls less and then wait for the processor's memory.
-_NEAR_MEMORY = 3 * 2**25
+# Recorded bytes up to which optimizees are trained side by side. More would
+# save few calls and no longer fit into the processor's caches.
+_CACHE_BYTES = 3 * 2**25
 
 
 class TruncatedBackpropagation(MetaGradientEstimator):
@@ -31,28 +36,44 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         dL/dφ = Σ_t w_t ⟨∇f(θ_t), dθ_t/dφ⟩,
 
     and each ∇f(θ_t) is a gradient that the inner loop computes anyway. So the
-    way back is through the *rule alone*: nothing is ever differentiated twice,
-    and no activation of the optimizee is kept. What is kept is the rule's
-    state at each step; where that is too much, only the gradients are, and
-    the rule is run on them again in blocks of coordinates.
+    backward pass goes through the *rule alone*: nothing is differentiated
+    twice, and no activation of the optimizee is recorded. The rule's state is
+    recorded at each step. Where that exceeds the memory budget, only the
+    gradients are, and the rule's steps are repeated on some coordinates after
+    others.
 
     Args:
         second_derivatives: Boolean. Whether the gradients of the optimizee
-            depend on its parameters for the meta-gradient, too. Needs a
+            depend on its parameters for the meta-gradient, too. This takes a
             backward pass through the whole unroll, and second derivatives of
             the optimizee. Without them a long unroll does not see that a
             smaller step now leads to other gradients later. See
             `derivative_smoothing` of `CoordinatewiseLSTM`. Defaults to `False`.
-        coordinate_share: Float in (0, 1]. Of a rule with independent
-            coordinates the meta-gradient is a sum over coordinates; with less
-            than 1 it is estimated, without bias, from a random share of them,
-            at that share of the cost. Defaults to `1.0`.
-        memory_budget: Integer, in bytes: what a pass may keep for the way
-            back, roughly. Where it is exceeded, rules with independent
-            coordinates are replayed in blocks of coordinates, rules with
-            independent tensors on one after the other; with second
-            derivatives, the unroll is recorded in segments, which are trained
-            through twice. Defaults to 1 GiB.
+        coordinate_share: Float in (0, 1]. The meta-gradient of a rule with
+            independent coordinates is a sum over coordinates. With less than
+            1 it is estimated, without bias, from a random share of them, and
+            the backward pass costs that share. Defaults to `1.0`.
+        memory_budget: Integer. Bytes that may be recorded for the backward
+            pass, roughly. Where that is exceeded, the steps of the rule are
+            repeated: on one slice of the coordinates after another if they
+            are independent, else on one tensor after another. With second
+            derivatives, the unroll is recorded in segments, and the optimizee
+            trained twice. Defaults to 1 GiB.
+
+    Raises:
+        ValueError: If `coordinate_share` is not in (0, 1], or less than 1
+            with `second_derivatives=True`, or if `memory_budget` is not a
+            positive integer.
+
+    Example:
+
+    ```python
+    trainer = MetaTrainer(
+        rules.CoordinatewiseLSTM(),
+        tasks.mnist_mlp(),
+        estimator=TruncatedBackpropagation(coordinate_share=0.1),
+    )
+    ```
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -61,9 +82,9 @@ class TruncatedBackpropagation(MetaGradientEstimator):
 
     def __init__(
         self,
-        second_derivatives=False,
-        coordinate_share=1.0,
-        memory_budget=2**30,
+        second_derivatives: bool = False,
+        coordinate_share: float = 1.0,
+        memory_budget: int = 2**30,
     ):
         if not 0.0 < coordinate_share <= 1.0:
             raise ValueError(
@@ -81,18 +102,24 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         self.coordinate_share = float(coordinate_share)
         self.memory_budget = memory_budget
 
-    def capacity(self, rule, task, steps):
-        # Rules of other kinds would need a state for each optimizee.
+    def capacity(self, rule: UpdateRule, task: Task, steps: int) -> int:
         if self.second_derivatives:
             return 1
         if not (is_stackable(rule) and is_packed(rule, task)):
             return 1
-        room = min(self.memory_budget, _NEAR_MEMORY)
+        room = min(self.memory_budget, _CACHE_BYTES)
         room //= recorded_bytes(rule, steps) * self.coordinate_share
         return max(1, int(room // count_coordinates(task)))
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, rule, task, carry, meta_loss, seed):
+    def __call__(
+        self,
+        rule: UpdateRule,
+        task: Task,
+        carry: Any,
+        meta_loss: MetaLoss,
+        seed: Any,
+    ) -> Estimate:
         if self.coordinate_share < 1.0 and rule.granularity != "coordinate":
             raise ValueError(
                 "Argument `coordinate_share` must be 1.0 for a rule whose "

@@ -125,7 +125,7 @@ def test_a_small_memory_budget_gives_the_same(
     assert _relative_difference(gradients(small), gradients(2**30)) < 1e-5
 
 
-class _OfTensors(rules.UpdateRule):
+class TensorRule(rules.UpdateRule):
     """A rule whose tensors are independent, with a shared step count."""
 
     def __init__(self):
@@ -161,7 +161,7 @@ def _hierarchical():
 
 @pytest.mark.parametrize(
     "make_rule",
-    [_OfTensors, pytest.param(_hierarchical, marks=pytest.mark.large)],
+    [TensorRule, pytest.param(_hierarchical, marks=pytest.mark.large)],
 )
 def test_tensor_by_tensor_equals_an_outer_tape(make_rule):
     task, rule = components.TASKS["KerasTask-mlp"](), make_rule()
