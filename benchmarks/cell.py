@@ -1,4 +1,4 @@
-"""Section `cell`: other ways to write the LSTM's step, against the one kept.
+"""Section `cell`: other ways to write the LSTM's step, against the chosen one.
 
 Two layers of 20 units on 16,384 coordinates, log-and-sign inputs. `forward`:
 an inner loop that learns nothing. `tape`: forward and backward over an unroll,
@@ -25,9 +25,9 @@ def cell_section(arguments):
     )
     rule = make_rule()
     weights = [v.value for v in rule.trainable_variables]
-    kept = "kept: one tanh, own gradient, XLA"
+    chosen = "chosen: one tanh, own gradient, XLA"
     steps = {
-        kept: (_of_rule(rule, compile_rule(rule)), False),
+        chosen: (_of_rule(rule, compile_rule(rule)), False),
         "the same without XLA": (_of_rule(rule, rule), False),
     }
     for name, (cell, last_axis) in _CELLS.items():
@@ -52,7 +52,7 @@ def cell_section(arguments):
             if (name, kind) in seconds:
                 time = seconds[name, kind]
                 record[f"{kind}_nanoseconds"] = time * scale
-                record[f"{kind}_relative"] = time / seconds[kept, kind]
+                record[f"{kind}_relative"] = time / seconds[chosen, kind]
         records.append(record)
     return records
 
@@ -125,11 +125,11 @@ def _step(cell, last_axis, gradient, state, weights):
 
 
 def _gates(gates, memory, axis):
-    entry, forget, candidate, exit_ = tf.split(gates, 4, axis=axis)
-    memory = tf.sigmoid(forget) * memory + tf.sigmoid(entry) * tf.tanh(
+    input_gate, forget, candidate, output_gate = tf.split(gates, 4, axis=axis)
+    memory = tf.sigmoid(forget) * memory + tf.sigmoid(input_gate) * tf.tanh(
         candidate
     )
-    return tf.sigmoid(exit_) * tf.tanh(memory), memory
+    return tf.sigmoid(output_gate) * tf.tanh(memory), memory
 
 
 def _textbook(inputs, hidden, memory, kernel, bias):
@@ -159,9 +159,9 @@ def _one_tanh(inputs, hidden, memory, kernel, bias):
     scale = tf.constant([0.5] * 40 + [1.0] * 20 + [0.5] * 20)
     joined = tf.concat([inputs, hidden], -1)
     gates = tf.tanh(joined @ (kernel * scale) + bias * scale)
-    entry, forget, candidate, exit_ = tf.split(gates, 4, axis=-1)
-    memory = 0.5 * ((forget + 1) * memory + (entry + 1) * candidate)
-    return 0.5 * (exit_ + 1) * tf.tanh(memory), memory
+    input_gate, forget, candidate, output_gate = tf.split(gates, 4, axis=-1)
+    memory = 0.5 * ((forget + 1) * memory + (input_gate + 1) * candidate)
+    return 0.5 * (output_gate + 1) * tf.tanh(memory), memory
 
 
 _CELLS = {

@@ -69,10 +69,12 @@ class PlainLSTM(rules.CoordinatewiseLSTM):
             )
             joined = ops.concatenate([output, hidden], -1)
             gates = ops.matmul(joined, kernel) + bias
-            entry, forget, candidate, exit_ = ops.split(gates, 4, axis=-1)
+            input_gate, forget, candidate, output_gate = ops.split(
+                gates, 4, axis=-1
+            )
             cell = ops.sigmoid(forget) * cell
-            cell += ops.sigmoid(entry) * ops.tanh(candidate)
-            output = ops.sigmoid(exit_) * ops.tanh(cell)
+            cell += ops.sigmoid(input_gate) * ops.tanh(candidate)
+            output = ops.sigmoid(output_gate) * ops.tanh(cell)
             next_state[f"hidden_{layer}"] = output
             next_state[f"cell_{layer}"] = cell
         update = ops.matmul(output, self._output_kernel) + self._output_bias

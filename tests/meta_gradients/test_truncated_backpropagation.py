@@ -462,20 +462,7 @@ def _zero_gradients():
     return Flat(8)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                strict=True, reason="A norm is differentiated at zero"
-            )
-            if name == "Hierarchical"
-            else (),
-        )
-        for name in components.RULES
-    ],
-)
+@pytest.mark.parametrize("name", components.RULES)
 def test_derivatives_at_zero_gradients_are_finite(name):
     task, rule = _zero_gradients(), components.RULES[name]()
     carry = start(rule, task, 1)
