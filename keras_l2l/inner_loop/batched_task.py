@@ -16,16 +16,20 @@ class BatchedTask:
 
     Each optimizee sees what it would see alone: the same initialisation and
     the same batches. The rule sees their coordinates as those of one, so it
-    must be one that `keras_l2l.inner_loop.unroll.is_stackable`.
+    must be one that `keras_l2l.inner_loop.episode.is_stackable`.
 
     Args:
         task: A `Task`.
         count: Integer. Number of optimizees, `K`.
+        largest_count: Integer. The largest number of optimizees to which
+            these may be added: their carries have the same blocks of
+            coordinates. Defaults to `None`, for `count`.
     """
 
-    def __init__(self, task, count):
+    def __init__(self, task, count, largest_count=None):
         self.task = task
         self.count = count
+        self.largest_count = largest_count or count
         self._vectorizes = True
 
     def initial_parameters(self, seeds):

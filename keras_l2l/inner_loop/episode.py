@@ -98,7 +98,8 @@ def pack(rule, task, parameters):
     if not is_packed(rule, task):
         return list(parameters)
     optimizees, size = count_optimizees(task), count_coordinates(task)
-    blocks, length = partition(size, optimizees)
+    is_batched = isinstance(task, BatchedTask)
+    blocks, length = partition(size, task.largest_count if is_batched else 1)
     rows = tf.concat(
         [tf.reshape(p, [optimizees, -1]) for p in parameters], 1
     )  # [K, N]

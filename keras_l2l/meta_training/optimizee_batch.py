@@ -71,7 +71,7 @@ class OptimizeeBatch:
         if len(self.slots) == 1:
             self.carry = estimator.start(rule, self.task, seeds[0])
             return
-        task = BatchedTask(self.task.task, len(rows))
+        task = BatchedTask(self.task.task, len(rows), self.task.count)
         fresh = estimator.start(rule, task, seeds)
         if self.carry is None:
             self.carry = fresh

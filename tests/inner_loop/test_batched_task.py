@@ -181,6 +181,19 @@ def test_what_cannot_be_vectorised_runs_one_by_one(monkeypatch):
         )
 
 
+def test_fewer_optimizees_have_the_same_blocks(monkeypatch):
+    """So that one of many can be replaced by a fresh one."""
+    monkeypatch.setattr(partition, "BLOCK_SIZE", 32)
+    task, rule = components.TASKS["KerasTask-mlp"](), _rule()
+    together = start(rule, BatchedTask(task, len(SEEDS)), SEEDS)
+    alone = start(rule, BatchedTask(task, 1, len(SEEDS)), SEEDS[1:2])
+    assert len(together.parameters) > 1
+    for block, one in zip(together.parameters, alone.parameters, strict=True):
+        np.testing.assert_array_equal(
+            np.reshape(block, [len(SEEDS), -1])[1], one
+        )
+
+
 def test_capacity_is_what_fits_the_budget():
     task, rule = components.TASKS["KerasTask-mlp"](), _rule()
     size = sum(s.shape.num_elements() for s in task.parameter_specs)
