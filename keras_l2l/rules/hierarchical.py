@@ -1,5 +1,7 @@
 """A recurrent cell for each tensor over a small network for each coordinate."""
 
+from typing import Any, NamedTuple
+
 import keras
 import numpy as np
 from keras import ops
@@ -161,7 +163,7 @@ class Hierarchical(UpdateRule):
             step,
         )
         # Scalars of all tensors are computed side by side, `[K]` each.
-        scalars, arguments = self._steer(
+        scalars, controls = self._steer(
             gradients,
             inputs,
             values,
@@ -174,9 +176,9 @@ class Hierarchical(UpdateRule):
             step,
         )
         updates = [
-            self._update(*stack)
-            for stack in zip(
-                inputs, values, stacks.shapes, *map(stacks.split, arguments)
+            self._update(x, value, shape, _Controls(*control))
+            for x, value, shape, *control in zip(
+                inputs, values, stacks.shapes, *map(stacks.split, controls)
             )
         ]
         local = {
@@ -216,8 +218,7 @@ class Hierarchical(UpdateRule):
             step: Scalar, counted from 1.
 
         Returns:
-            Tuple of the next `scalars`, and of the arguments of `_update`, for
-            all tensors: tensors `[K, …]`.
+            Tuple of the next `scalars`, and of `_Controls` of all K tensors.
         """
         shapes = stacks.repeat(stacks.shapes)
         sizes = _sizes(values)
@@ -227,7 +228,7 @@ class Hierarchical(UpdateRule):
         )
         scalars = {**scalars, "first_size": first_sizes}
         features = tensor_features.tensor_features(
-            inputs, shapes, sizes, first_sizes, step
+            gradients, inputs, shapes, sizes, first_sizes, step
         )
         if self.version == 2:
             ratios, scalars["mean_square"] = step_sizes.gradient_ratios(
@@ -246,10 +247,20 @@ class Hierarchical(UpdateRule):
         if self.version == 2:
             steps = steps * step_sizes.powers_of_ratios(ratios, outputs[:, 5])
             scales = step_sizes.robust_scales(shapes, sizes, first_sizes)
+            decays = steps * _NOMINAL_DECAY
+            decays = decays * ops.exp(3.0 * ops.tanh(outputs[:, 6]))
         else:
             scales = step_sizes.mean_scales(shapes, sizes, first_sizes)
-        biases = ops.matmul(cell, self.coordinate_bias)
-        return scalars, (sizes, steps, scales, outputs, biases)
+            decays = ops.zeros_like(steps)
+        weights = ops.array(_NOMINAL_WEIGHTS, outputs.dtype) + outputs[:, 1:4]
+        return scalars, _Controls(
+            size=ops.expand_dims(sizes, 1),
+            step_size=ops.expand_dims(steps * scales, 1),
+            decay=ops.expand_dims(decays, 1),
+            weights=ops.expand_dims(weights, 1),
+            gate=ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs[:, 4:5]),
+            bias=ops.expand_dims(ops.matmul(cell, self.coordinate_bias), 2),
+        )
 
     def _next_cell(self, inputs, cell):
         """The GRU of all tensors: `[K, features]` and `[K, units]`."""
@@ -265,53 +276,63 @@ class Hierarchical(UpdateRule):
         candidate = ops.tanh(candidate + reset * of_candidate)
         return update * cell + (1.0 - update) * candidate
 
-    def _update(self, inputs, value, shape, size, step, scale, outputs, bias):
+    def _update(self, inputs, value, shape, controls):
         """The updates of k tensors of one shape, n coordinates each.
 
         Args:
             inputs: Tensor `[k, 3, n]`, from `_next_moments`.
             value: Tensor `[k, n]`, the parameters.
             shape: Tuple, the shape of each of them.
-            size: Tensor `[k]`, their sizes.
-            step: Tensor `[k]`, steps relative to the scale.
-            scale: Tensor `[k]`.
-            outputs: Tensor `[k, m]`, from the GRU.
-            bias: Tensor `[k, coordinate_units]`, of the coordinate network.
+            controls: The `_Controls` of these tensors.
 
         Returns:
             Tensor `[k, n]`.
         """
-        weights = ops.array(_NOMINAL_WEIGHTS, outputs.dtype) + outputs[:, 1:4]
-        hidden = self._hidden(inputs, value / size[:, None], bias)
-        direction = _weighted_sum(weights, inputs) + _weighted_sum(
-            self.coordinate_output, hidden
+        hidden = self._hidden(inputs, value / controls.size, controls.bias)
+        output = ops.expand_dims(self.coordinate_output, 0)
+        direction = ops.squeeze(
+            ops.matmul(controls.weights, inputs) + ops.matmul(output, hidden), 1
         )
         plain = direction / ops.maximum(1.0, _size(direction))
         if len(shape) > 1:
-            gate = ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs[:, 4:5])
             matrix = orthogonalize(
                 ops.reshape(direction, (-1, *matrix_shape(shape)))
             )
             matrix = ops.reshape(matrix, ops.shape(direction))
+            gate = controls.gate
             plain = (gate / _divisor(matrix)) * matrix + (1.0 - gate) * plain
-        update = scale[:, None] * plain
+        update = controls.step_size * plain
         if self.version == 2 and not step_sizes.is_vector(shape):
-            decay = _NOMINAL_DECAY * ops.exp(3.0 * ops.tanh(outputs[:, 6:7]))
-            update = update + decay * value
-        return -step[:, None] * update
+            update = update + controls.decay * value
+        return -update
 
     def _hidden(self, inputs, value, bias):
         """The hidden layer on every coordinate: `[k, coordinate_units, n]`."""
-        inputs = ops.concatenate([inputs, value[:, None]], axis=1)
+        inputs = ops.concatenate([inputs, ops.expand_dims(value, 1)], axis=1)
         # Bounded: a rare gradient is many times the root of its moment.
         inputs = inputs / (1.0 + 0.3 * ops.abs(inputs))
         kernel = ops.transpose(self.coordinate_kernel)
-        return ops.relu(ops.matmul(kernel, inputs) + bias[:, :, None])
+        return ops.relu(ops.matmul(kernel, inputs) + bias)
 
 
-def _weighted_sum(weights, values):
-    """Weights `[k, m]` or `[m]` and `[k, m, n]` → `[k, n]`."""
-    return ops.matmul(weights[..., None, :], values)[:, 0]
+class _Controls(NamedTuple):
+    """What the GRU decides for k tensors of one shape.
+
+    Attributes:
+        size: Tensor `[k, 1]`, the sizes of the tensors.
+        step_size: Tensor `[k, 1]`, the sizes that updates are to have.
+        decay: Tensor `[k, 1]`, the weight decay of this step.
+        weights: Tensor `[k, 1, 3]`, of the three inputs.
+        gate: Tensor `[k, 1]`, how much of a direction is orthogonalised.
+        bias: Tensor `[k, coordinate_units, 1]`, of the coordinate network.
+    """
+
+    size: Any
+    step_size: Any
+    decay: Any
+    weights: Any
+    gate: Any
+    bias: Any
 
 
 def _next_moments(gradients, moments, step):
@@ -358,7 +379,7 @@ def _next_moments(gradients, moments, step):
 
 def _sizes(stacks):
     """Root mean squares of K tensors: list of `[k, n]` → `[K]`, not zero."""
-    return ops.concatenate([_size(stack)[:, 0] for stack in stacks])
+    return ops.concatenate([_size(stack) for stack in stacks])[:, 0]
 
 
 def _size(tensor):

@@ -79,9 +79,7 @@ class ShapeStacks:
     def split(self, values):
         """`[K, …]`, in the order of stacks → list of `[k, …]`."""
         ends = [sum(self.counts[: i + 1]) for i in range(len(self.counts))]
-        return [
-            values[end - count : end] for end, count in zip(ends, self.counts)
-        ]
+        return ops.split(values, ends[:-1]) if ends[:-1] else [values]
 
     def _restored(self, values):
         """A list in the order of stacks → in the order of the tensors."""

@@ -9,10 +9,11 @@ COUNTS = {1: 17, 2: 18}
 _EPSILON = 1e-12
 
 
-def tensor_features(inputs, shapes, sizes, first_sizes, step):
+def tensor_features(gradients, inputs, shapes, sizes, first_sizes, step):
     """Features of K tensors, scaled to order one.
 
     Args:
+        gradients: List of tensors `[k, n]`, one for each shape.
         inputs: List of tensors `[k, 3, n]`, one for each shape: the gradients
             and two momenta of k tensors of n coordinates, over the root of
             the second moment.
@@ -39,7 +40,7 @@ def tensor_features(inputs, shapes, sizes, first_sizes, step):
             products[:, 0, 1] / (gradient * fast),
             products[:, 1, 2] / (fast * slow),
             # Rows of an embedding that are not in the batch.
-            ops.concatenate([_share_of_zeros(x[:, 0]) for x in inputs]),
+            ops.concatenate([_share_of_zeros(g) for g in gradients]),
             ops.clip(ops.log(sizes / first_sizes), -3.0, 3.0),
             ops.clip(ops.log(sizes) / 3.0 + 1.0, -3.0, 3.0),
         ],
