@@ -1,16 +1,47 @@
 """Checks of arguments that several modules share."""
 
 import difflib
+import operator
+from typing import Any
 
 
-def positive_integers(**arguments):
-    """Raises a `ValueError` that names the first that is none."""
+def positive_integers(**arguments: Any) -> tuple[int, ...]:
+    """Checks arguments that must be positive integers.
+
+    Args:
+        **arguments: Values by the names of the arguments. Integers of NumPy
+            are integers, `True` is none.
+
+    Returns:
+        Tuple of `int`, in the same order.
+
+    Raises:
+        ValueError: If one is not; it names the first.
+    """
+    integers = []
     for argument, value in arguments.items():
-        if not isinstance(value, int) or value < 1:
+        try:
+            # The protocol of what can be an index, as NumPy's integers can.
+            integer = 0 if _is_bool(value) else operator.index(value)
+        except TypeError:
+            integer = 0
+        if integer < 1:
             raise ValueError(
                 f"Argument `{argument}` must be a positive integer. "
                 f"Received: {argument}={value!r}"
             )
+        integers.append(integer)
+    return tuple(integers)
+
+
+def positive_integer(**argument: Any) -> int:
+    """`positive_integers` for a single argument, as an `int`."""
+    (integer,) = positive_integers(**argument)
+    return integer
+
+
+def _is_bool(value):
+    return "bool" in type(value).__name__
 
 
 def fractions(**arguments):

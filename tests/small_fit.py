@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_l2l import rules
 from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
@@ -36,3 +37,12 @@ def compiled(optimizer=None, **kwargs):
 def fit(model, epochs=2, **kwargs):
     settings = {"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs}
     return model.fit(*data(), epochs=epochs, **settings)
+
+
+def mirrored(replicas=2):
+    """A strategy on logical CPUs."""
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)],
+        # Collective operations of one strategy wait for those of another.
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )

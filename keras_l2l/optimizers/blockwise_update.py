@@ -1,5 +1,8 @@
 """A rule's step on variables in blocks, so that its temporaries stay small."""
 
+import functools
+from typing import Any
+
 import tensorflow as tf
 from keras import tree
 
@@ -21,6 +24,7 @@ def update_in_blocks(
     dtypes,
     learning_rate,
     block_size=BLOCK_SIZE,
+    is_good=None,
 ):
     """One step of a rule, whose hidden state is kept in variables.
 
@@ -39,70 +43,79 @@ def update_in_blocks(
             of the local slots may be narrower.
         learning_rate: Scalar tensor.
         block_size: Integer, in coordinates. Defaults to 16,384.
+        is_good: Boolean tensor, `[K]`: which variables are to be updated. The
+            others' hidden state stays as it is, and the rule sees a zero
+            gradient in place of theirs. Defaults to `None`, all of them.
 
     Returns:
         List of tensors: the updates, times the learning rate.
     """
-    # The same for each block: it moves on once a step.
-    shared = tree.map_structure(tf.convert_to_tensor, slots.shared)
-    run = function_cache.traced_rule(rule)
+    step = _Step(
+        rule, gradients, variables, slots, dtypes, learning_rate, is_good
+    )
+    updates: list[Any] = [None] * len(variables)
+    done: list[tf.Tensor] = []
+    for group in _groups(rule, variables, block_size):
+        # One after the other, or the temporaries of all would add up.
+        with tf.control_dependencies(done):
+            if _is_large(rule, variables[group[0]], block_size):
+                done, shared = step.in_blocks(group[0], block_size)
+            else:
+                done, shared = step.in_one_call(group)
+        for i, update in zip(group, done):
+            updates[i] = update
+    tree.map_structure(_assign, slots.shared, shared)
+    return updates
 
-    def step(indices, gradients, parameters, local):
-        local = [
-            tree.map_structure(tf.cast, values, dtypes.local[i])
-            for i, values in zip(indices, local)
-        ]
-        received, state = run(gradients, parameters, RuleState(local, shared))
-        return [u * tf.cast(learning_rate, u.dtype) for u in received], state
 
-    def step_on(indices):
-        """All of these variables in one call."""
-        received, state = step(
+class _Step:
+    """A step of a rule; its arguments are those of `update_in_blocks`.
+
+    Its methods assign the next hidden state of their variables, and return
+    the list of their updates and the next shared state.
+    """
+
+    def __init__(
+        self, rule, gradients, variables, slots, dtypes, learning_rate, is_good
+    ):
+        self.run = function_cache.traced_rule(rule)
+        self.gradients = gradients
+        self.variables = variables
+        self.slots = slots.local
+        # The same for each block: it moves on once a step.
+        self.shared = tree.map_structure(tf.convert_to_tensor, slots.shared)
+        self.dtypes = dtypes.local
+        self.learning_rate = learning_rate
+        self.is_good = is_good
+
+    def in_one_call(self, indices):
+        """Updates some variables."""
+        updates, state = self._call(
             indices,
-            [gradients[i] for i in indices],
-            [tf.convert_to_tensor(variables[i]) for i in indices],
+            [self.gradients[i] for i in indices],
+            [tf.convert_to_tensor(self.variables[i]) for i in indices],
             [
-                tree.map_structure(tf.convert_to_tensor, slots.local[i])
+                tree.map_structure(tf.convert_to_tensor, self.slots[i])
                 for i in indices
             ],
         )
-        for i, update, values in zip(indices, received, state.local):
-            updates[i] = update
-            tree.map_structure(_assign, slots.local[i], values)
-        return state.shared
+        for i, values in zip(indices, state.local):
+            tree.map_structure(_assign, self.slots[i], values)
+        return updates, state.shared
 
-    def step_in_blocks(index):
-        """One variable in several calls."""
-        variable, slot = variables[index], slots.local[index]
-        gradient = tf.reshape(gradients[index], [-1])
+    def in_blocks(self, index, block_size):
+        """Updates one variable in several calls."""
+        variable = self.variables[index]
+        gradient = tf.reshape(self.gradients[index], [-1])
         parameter = tf.reshape(tf.convert_to_tensor(variable), [-1])
         first = _size(variable) % block_size or block_size
         blocks = _size(variable) // block_size - (first == block_size)
-
-        def step_on_block(begin, size):
-            # Gathered and scattered: assigning to a slice of a variable that
-            # has been read would copy the whole of it, for each block.
-            rows = begin + tf.range(size)
-            (update,), state = step(
-                [index],
-                [tf.slice(gradient, [begin], [size])],
-                [tf.slice(parameter, [begin], [size])],
-                [tree.map_structure(lambda s: _gather(s, rows, size), slot)],
-            )
-            tree.map_structure(
-                lambda s, value: s.scatter_update(
-                    tf.IndexedSlices(tf.cast(value, s.dtype), rows)
-                ),
-                slot,
-                state.local[0],
-            )
-            return update, state.shared
-
+        step = functools.partial(self._block, index, gradient, parameter)
         # The first block is the odd one, so that those of the loop are alike.
-        update, next_shared = step_on_block(0, first)
+        update, shared = step(0, first)
 
         def body(block, parts):
-            part, _ = step_on_block(first + block * block_size, block_size)
+            part, _ = step(first + block * block_size, block_size)
             return block + 1, parts.write(block, part)
 
         _, parts = tf.while_loop(
@@ -118,21 +131,57 @@ def update_in_blocks(
             maximum_iterations=blocks,
         )
         update = tf.concat([update, tf.reshape(parts.stack(), [-1])], 0)
-        updates[index] = tf.reshape(update, variable.shape)
-        return next_shared
+        return [tf.reshape(update, variable.shape)], shared
 
-    updates = [None] * len(variables)
-    done: list[tf.Tensor] = []
-    for group in _groups(rule, variables, block_size):
-        # One after the other, or the temporaries of all would add up.
-        with tf.control_dependencies(done):
-            if _is_large(rule, variables[group[0]], block_size):
-                next_shared = step_in_blocks(group[0])
-            else:
-                next_shared = step_on(group)
-        done = [updates[i] for i in group]
-    tree.map_structure(_assign, slots.shared, next_shared)
-    return updates
+    def _block(self, index, gradient, parameter, begin, size):
+        """Returns the update of a block `[size]`, and the shared state."""
+        # Gathered and scattered: assigning to a slice of a variable that has
+        # been read would copy the whole of it, for each block.
+        rows, slots = begin + tf.range(size), self.slots[index]
+        (update,), state = self._call(
+            [index],
+            [tf.slice(gradient, [begin], [size])],
+            [tf.slice(parameter, [begin], [size])],
+            [tree.map_structure(lambda s: _gather(s, rows, size), slots)],
+        )
+        tree.map_structure(
+            lambda slot, value: slot.scatter_update(
+                tf.IndexedSlices(tf.cast(value, slot.dtype), rows)
+            ),
+            slots,
+            state.local[0],
+        )
+        return update, state.shared
+
+    def _call(self, indices, gradients, parameters, local):
+        """Calls the rule; what is not good stays as it is."""
+        local = [
+            tree.map_structure(tf.cast, values, self.dtypes[i])
+            for i, values in zip(indices, local)
+        ]
+        gradients = self._only_good(indices, gradients)
+        updates, state = self.run(
+            gradients, parameters, RuleState(local, self.shared)
+        )
+        updates = [u * tf.cast(self.learning_rate, u.dtype) for u in updates]
+        if self.is_good is not None:
+            local = [
+                tree.map_structure(
+                    functools.partial(_select, self.is_good[i]), after, before
+                )
+                for i, after, before in zip(indices, state.local, local)
+            ]
+            state = state._replace(local=local)
+        return self._only_good(indices, updates), state
+
+    def _only_good(self, indices, tensors):
+        """The tensors of good variables, and zeros."""
+        if self.is_good is None:
+            return tensors
+        return [
+            _select(self.is_good[i], tensor, tf.zeros_like(tensor))
+            for i, tensor in zip(indices, tensors)
+        ]
 
 
 def _groups(rule, variables, block_size):
@@ -162,6 +211,11 @@ def _is_large(rule, variable, block_size):
 
 def _size(variable):
     return variable.shape.num_elements()
+
+
+def _select(is_first, first, second):
+    """One of two tensors. `tf.where` is as slow as if it had to broadcast."""
+    return tf.compat.v1.where(is_first, first, second)
 
 
 def _gather(variable, rows, size):

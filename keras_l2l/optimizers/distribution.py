@@ -1,4 +1,6 @@
-"""What an optimizer cannot do under a `tf.distribute` strategy."""
+"""An optimizer under a `tf.distribute` strategy: what it can and cannot do."""
+
+import contextlib
 
 import tensorflow as tf
 
@@ -15,6 +17,9 @@ def check_same(strategy, variables):
         strategy: The `tf.distribute.Strategy` that the optimizer was created
             under.
         variables: List of the `tf.Variable`s of the model.
+
+    Raises:
+        ValueError: If they are of two.
     """
     strategies = [
         getattr(variable, "distribute_strategy", None) for variable in variables
@@ -37,6 +42,9 @@ def check_update(optimizer):
 
     Args:
         optimizer: A `keras.optimizers.Optimizer`, about to update.
+
+    Raises:
+        ValueError: If it is used in a way that several replicas cannot be.
     """
     strategy = tf.distribute.get_strategy()
     if (
@@ -64,7 +72,11 @@ def check_update(optimizer):
 
 
 def _refused_surroundings():
-    """What the function being traced is nested in, if replicas cannot be."""
+    """What the function being traced is nested in, if replicas cannot be.
+
+    TensorFlow itself fails only when the function runs, and strangely. Its
+    private names are guarded by the tests of what is refused.
+    """
     graph = tf.compat.v1.get_default_graph()
     loop = False
     while graph is not None:
@@ -77,3 +89,17 @@ def _refused_surroundings():
             return "`steps_per_execution` greater than 1"
         graph = getattr(graph, "outer_graph", None)
     return None
+
+
+def scope_of_variables():
+    """Leaves a function that `fit()` traces, to create variables outside.
+
+    Inside, each takes long to create, and under XLA none may begin with a
+    large constant. Those of replicas cannot leave it.
+
+    Returns:
+        A context manager.
+    """
+    if tf.distribute.has_strategy():
+        return contextlib.nullcontext()
+    return tf.init_scope()

@@ -1,21 +1,34 @@
 """`L2LOptimizer`: an update rule as a Keras optimizer."""
 
-import contextlib
 import functools
 import math
 import os
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops, tree
+from keras import tree
 
-from keras_l2l import presets
-from keras_l2l.optimizers import distribution, rule_config
+from keras_l2l import checks, presets
+from keras_l2l.optimizers import (
+    distribution,
+    divergence_guard,
+    rule_config,
+    schedules,
+)
 from keras_l2l.optimizers.blockwise_update import update_in_blocks
-from keras_l2l.optimizers.divergence_guard import Guard
-from keras_l2l.optimizers.schedules import Cooldown
-from keras_l2l.optimizers.state_variables import Slots, dtype_of, initial_state
-from keras_l2l.rules import RuleState, UpdateRule
+from keras_l2l.optimizers.keras_variables import (
+    Untracked,
+    check_trainable,
+    dense,
+    is_overwritten,
+    native,
+    path_of,
+)
+from keras_l2l.optimizers.state_variables import create_slots, initial_state
+from keras_l2l.rules import UpdateRule
 from keras_l2l.rules.parameter_groups import are_of_one_model
 from keras_l2l.serialization.digest import digest
 
@@ -69,25 +82,25 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         ema_momentum: Float in [0, 1]. `average = ema_momentum * average +
             (1 - ema_momentum) * variable`. Defaults to `0.99`.
         ema_overwrite_frequency: Integer. If set, the average replaces the
-            variables every so many steps. Defaults to `None`.
+            variables whenever this number of steps is over. Defaults to `None`.
         loss_scale_factor: Float. If set, the loss is multiplied and the
             gradients are divided by it. Defaults to `None`.
         gradient_accumulation_steps: Integer >= 2. If set, the rule runs once
-            every so many steps, on the mean of their gradients.
+            on the mean of the gradients of this number of steps.
             Defaults to `None`.
         total_steps: Integer. If set, the learning rate falls linearly to zero
-            over the last two fifths of so many steps, which averages out the
-            noise of the batches. For other schedules pass one as
+            over the last two fifths of this number of steps, which averages
+            out the noise of the batches. For other schedules pass one as
             `learning_rate`. Defaults to `None`, as the rule itself needs no
             number of steps.
         state_dtype: `"float32"`, `"bfloat16"` or `"float16"`. The dtype in
             which the hidden state is kept from step to step; the rule
             computes in its own. `"bfloat16"` halves the memory.
             Defaults to `None`, the rule's own.
-        guard: Boolean. Whether to leave out steps whose gradients are not
-            finite or explode, and to go back to a snapshot of the variables
-            if that does not end; see `interventions`. Keeps one more number
-            a coordinate. Defaults to `True`.
+        guard: Boolean. Whether to leave out gradients that are not finite, to
+            clip those that explode, and to move variables that have diverged
+            back to a snapshot; see `interventions`. Keeps one more number a
+            coordinate. Defaults to `True`.
         name: String. The name of the optimizer. Defaults to `None`, which
             chooses one.
 
@@ -104,37 +117,31 @@ class L2LOptimizer(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        rule=presets.DEFAULT,
-        learning_rate=1.0,
-        weight_decay=None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        total_steps=None,
-        state_dtype=None,
-        guard=True,
-        name=None,
-        **kwargs,
+        rule: "str | os.PathLike[str] | UpdateRule" = presets.DEFAULT,
+        learning_rate: (
+            "float | keras.optimizers.schedules.LearningRateSchedule"
+            " | Callable[[], Any]"
+        ) = 1.0,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        total_steps: int | None = None,
+        state_dtype: str | None = None,
+        guard: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
     ):
-        if state_dtype not in (None, *_STATE_DTYPES):
-            raise ValueError(
-                f"Argument `state_dtype` must be one of {_STATE_DTYPES} or "
-                f"`None`. Received: state_dtype={state_dtype!r}"
-            )
-        if keras.config.backend() != "tensorflow":
-            raise RuntimeError(
-                "`L2LOptimizer` needs the TensorFlow backend of Keras. Set "
-                "the environment variable KERAS_BACKEND=tensorflow before "
-                "importing keras. "
-                f"Received: backend={keras.config.backend()!r}"
-            )
+        _check_environment(state_dtype)
+        if total_steps is not None:
+            total_steps = checks.positive_integer(total_steps=total_steps)
         super().__init__(
-            learning_rate=_until(total_steps, learning_rate),
+            learning_rate=schedules.until(total_steps, learning_rate),
             weight_decay=weight_decay,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
@@ -151,81 +158,78 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self._first_learning_rate = learning_rate
         self.state_dtype = state_dtype
         self.guard = bool(guard)
-        self._guard = _Box(None)
-        self._preset = None
-        if isinstance(rule, UpdateRule):
-            self.rule = rule.copy()
-        elif isinstance(rule, (str, os.PathLike)):
-            self.rule = presets.resolve_rule(rule)
-            self._preset = rule if rule in presets.names() else None
-        else:
-            raise ValueError(
-                "Argument `rule` must be an instance of "
-                "`keras_l2l.rules.UpdateRule`, the name of a preset or the "
-                "path of an exported rule. To train with a hand-designed "
-                "rule, pass for instance `keras_l2l.rules.Adam()`. "
-                f"Received: rule={rule!r} (of type {type(rule)})"
-            )
+        self._strategy = tf.distribute.get_strategy()
+        self._guard = Untracked(None)
+        self._is_reported = False
+        self._known_interventions = sum(self.interventions.values())
+        self.rule, self._preset = _resolve_rule(rule)
+        self._preset_digest = digest(self.rule)
         # `tf.train.Checkpoint` does not look into lists of a Keras layer.
         self._checkpointed = tf.Module()
         self._checkpointed.meta_parameters = self.rule.weights
-        self._preset_digest = digest(self.rule)
-        # Of the variables, if the rule goes by them, as it first saw them.
-        self._paths = _Box(None)
+        # Paths of the variables as a rule that goes by them first saw them.
+        self._paths = Untracked(None)
 
-    def build(self, variables):
+    def build(self, variables: list[Any]) -> None:
         """Creates the hidden state of the rule.
 
         Args:
             variables: List of model variables to update.
+
+        Raises:
+            ValueError: If a variable is complex or integer, or of another
+                `tf.distribute` strategy than the optimizer.
         """
         if self.built:
             return
-        distribution.check_same(
-            self._distribution_strategy, [_native(v) for v in variables]
-        )
-        learned = [
+        check_trainable(variables)
+        distribution.check_same(self._strategy, [native(v) for v in variables])
+        # Those without elements, too, have nothing to update.
+        self._learned = [
             i
             for i, variable in enumerate(variables)
-            if not self._overwrite_variable_with_gradient(variable)
+            if not is_overwritten(variable) and math.prod(variable.shape)
         ]
         # A replica may build while it traces a function; the values must not
         # belong to that function.
         with tf.init_scope():
-            state = self._initial_state(variables, learned)
-        with _scope_of_variables():
-            self._create_variables(variables, learned, state)
-
-    def _create_variables(self, variables, learned, state):
-        super().build(variables)
-        local, dtypes = [None] * len(variables), [None] * len(variables)
-        for i, initial in zip(learned, state.local):
-            dtypes[i] = tree.map_structure(dtype_of, initial)
-            with self._distribution_strategy.extended.colocate_vars_with(
-                _native(variables[i])
-            ):
-                local[i] = self._add_slots(
-                    _path(variables[i]).replace("/", "_"), initial, variables[i]
+            state = self._initial_state(variables)
+        with distribution.scope_of_variables():
+            super().build(variables)
+            self._indices = Untracked(
+                {native(v).ref(): i for i, v in enumerate(variables)}
+            )
+            self._slots = create_slots(self, variables, self._learned, state)
+            if self.guard:
+                self._guard = Untracked(
+                    divergence_guard.create_guard(
+                        self, variables, self._learned
+                    )
                 )
-        self._slots = Slots(
-            RuleState(local, self._add_slots("shared", state.shared)),
-            RuleState(dtypes, tree.map_structure(dtype_of, state.shared)),
-        )
-        if self.guard:
-            self._guard = _Box(self._make_guard(variables, learned))
 
     @tf.autograph.experimental.do_not_convert
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self, grads: list[Any], trainable_variables: list[Any] | None = None
+    ) -> None:
+        """Updates variables by a step of the rule.
+
+        Args:
+            grads: List of gradients: tensors, `tf.IndexedSlices` or `None`.
+            trainable_variables: List of variables, one for each gradient.
+                Defaults to `None`, those that the optimizer was built for.
+        """
         distribution.check_update(self)
-        super().apply([_dense(g) for g in grads], trainable_variables)
+        super().apply([dense(g) for g in grads], trainable_variables)
+        if tf.executing_eagerly():
+            self._report()
 
     @property
-    def interventions(self):
+    def interventions(self) -> dict[str, int]:
         """What the guard has done: a dict of two integers.
 
-        `"skipped"` counts the steps that were left out, `"rewound"` how often
-        the variables went back to a snapshot. Both are zero in a training
-        that went well.
+        `"skipped"` counts the steps of which something was left out or
+        clipped, `"rewound"` how often variables went back to a snapshot. Both
+        are zero in a training that went well.
         """
         guard = self._guard.value
         if guard is None:
@@ -235,21 +239,54 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             "rewound": int(guard.rewound.numpy()),
         }
 
-    def get_config(self):
+    def finalize_variable_values(self, var_list: list[Any]) -> None:
+        """Ends a training, as Keras does at the end of `fit()`.
+
+        With `use_ema` the average replaces the variables. If the guard had to
+        intervene, a warning says so.
+
+        Args:
+            var_list: List of the trainable variables of the model.
+        """
+        super().finalize_variable_values(var_list)
+        self._report()
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration, with the meta-parameters unless a preset's."""
         config = super().get_config()
         if self.total_steps is not None:
             config["learning_rate"] = self._first_learning_rate
+        # A `.keras` file may have brought other meta-parameters than those
+        # that this version ships under the preset's name.
+        is_preset = self._preset and digest(self.rule) == self._preset_digest
         return {
             **config,
             "total_steps": self.total_steps,
             "state_dtype": self.state_dtype,
             "guard": self.guard,
-            "rule": self._rule_config(),
+            "rule": (
+                self._preset if is_preset else rule_config.serialize(self.rule)
+            ),
             **({"paths": paths} if (paths := self._paths.value) else {}),
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict | None = None
+    ) -> "L2LOptimizer":
+        """Creates an optimizer from the configuration of another.
+
+        Args:
+            config: Dict, from `get_config()`.
+            custom_objects: Dict from names to classes that are not registered
+                with Keras. Defaults to `None`.
+
+        Returns:
+            An `L2LOptimizer`, without its hidden state.
+
+        Raises:
+            ValueError: If the config is damaged, or asks for what is unknown.
+        """
         config = dict(config)
         # Keras answers a TypeError with the whole config on the screen.
         try:
@@ -263,8 +300,37 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 f"`{cls.__name__}` cannot be made from its config: {error}"
             ) from error
-        optimizer._paths = _Box(paths)
+        optimizer._paths = Untracked(paths)
         return optimizer
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the optimizer variables that a file holds.
+
+        Args:
+            store: Mapping from positions, as strings, to arrays.
+        """
+        super().load_own_variables(store)
+        # Interventions in an earlier training have been reported there.
+        self._known_interventions = sum(self.interventions.values())
+
+    def _initial_state(self, variables):
+        paths = [path_of(variable) for variable in variables]
+        if self.rule.reads_paths:
+            # A model that was loaded from a file may have others than before.
+            if are_of_one_model(self._paths.value, paths):
+                paths = self._paths.value
+            self._paths = Untracked(paths)
+        return initial_state(
+            self.rule,
+            [variables[i] for i in self._learned],
+            [paths[i] for i in self._learned],
+        )
+
+    # Keras calls these between the gradients and the variables. A test
+    # compares them with the installed version.
+
+    def _apply_weight_decay(self, variables):
+        """Does nothing: a step that is left out must not decay weights."""
 
     def _distributed_tf_update_step(
         self, distribution, grads_and_vars, learning_rate
@@ -272,8 +338,18 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         # Keras calls this across replicas with all-reduced gradients, and
         # would update variable by variable. A rule takes all of them at once,
         # once a device.
-        gradients, variables = zip(*grads_and_vars)
-        indices = [self._get_variable_index(v) for v in variables]
+        known = set(self._learned)
+        step = {
+            index: (gradient, variable)
+            for gradient, variable in grads_and_vars
+            if (index := self._indices.value[variable.ref()]) in known
+        }
+        if not step:
+            return
+        indices = list(step)
+        gradients, variables = zip(*step.values())
+        guard = self._guard.value
+        averages = self._model_variables_moving_average if self.use_ema else ()
         distribution.extended.update(
             variables[0],
             functools.partial(
@@ -282,156 +358,109 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             args=(
                 gradients,
                 variables,
-                tree.map_structure(_native, self._slots.of("values", indices)),
-                self._guard_of(indices),
+                tree.map_structure(native, self._slots.of("values", indices)),
+                guard and tree.map_structure(native, guard.of(indices)),
+                [native(averages[i]) for i in indices if averages],
                 learning_rate,
             ),
             group=False,
         )
 
     def _update_device(
-        self, dtypes, _, gradients, variables, slots, guard, learning_rate
+        self, dtypes, _, gradients, variables, slots, guard, averages, rate
     ):
-        def step(scale):
+        def step(gradients, is_good=None, scale=1.0):
+            self._decay_weights(variables, is_good, rate)
             updates = update_in_blocks(
                 self.rule,
                 gradients,
                 variables,
                 slots,
                 dtypes,
-                tf.cast(learning_rate, tf.float32) * scale,
+                tf.cast(rate, tf.float32) * scale,
+                is_good=is_good,
             )
             for variable, update in zip(variables, updates):
                 self.assign_add(variable, update)
 
         if guard is None:
-            step(1.0)
+            step(gradients)
         else:
-            guard.run(gradients, variables, step)
-
-    def _make_guard(self, variables, learned):
-        def add(name, dtype, value=0):
-            return self.add_variable(
-                shape=(),
-                dtype=dtype,
-                initializer=keras.initializers.Constant(value),
-                name=f"guard_{name}",
+            is_good, *scales = guard.check(gradients, variables, averages)
+            scaled = [
+                g * tf.cast(scale, g.dtype)
+                for g, scale in zip(gradients, tf.unstack(scales[0]))
+            ]
+            tf.cond(
+                tf.reduce_any(is_good),
+                lambda: step(scaled, is_good, scales[1]),
+                lambda: None,
             )
 
-        snapshots = [None] * len(variables)
-        for i in learned:
-            with self._distribution_strategy.extended.colocate_vars_with(
-                _native(variables[i])
-            ):
-                snapshots[i] = self.add_variable_from_reference(
-                    variables[i], name="guard_snapshot"
-                )
-        return Guard(
-            snapshots=snapshots,
-            scale=add("scale", "float32", 1.0),
-            peak=add("peak", "float32"),
-            streak=add("streak", "int32"),
-            age=add("age", "int32"),
-            skipped=add("skipped", "int32"),
-            rewound=add("rewound", "int32"),
-        )
+    def _decay_weights(self, variables, is_good, learning_rate):
+        if self.weight_decay is None:
+            return
+        for i, variable in enumerate(variables):
+            if self._use_weight_decay(variable):
+                factor = tf.cast(self.weight_decay, variable.dtype)
+                factor *= tf.cast(learning_rate, variable.dtype)
+                if is_good is not None:
+                    factor *= tf.cast(is_good[i], variable.dtype)
+                variable.assign_sub(variable * factor)
 
-    def _guard_of(self, indices):
-        """The guard of some variables, its variables TensorFlow's own."""
+    def _update_model_variables_moving_average(self, trainable_variables):
         guard = self._guard.value
         if guard is None:
-            return None
-        chosen = guard._replace(snapshots=[guard.snapshots[i] for i in indices])
-        return tree.map_structure(_native, chosen)
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        is_first = tf.equal(self.iterations, 0)
+        momentum = tf.where(guard.left_out(), 1.0, self.ema_momentum)
+        momentum = tf.where(is_first, 0.0, momentum)
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average
+        ):
+            if average is not None:
+                share = tf.cast(momentum, average.dtype)
+                average.assign(share * average + (1 - share) * variable)
 
-    def _initial_state(self, variables, learned):
-        paths = [_path(variable) for variable in variables]
-        if self.rule.reads_paths:
-            # A model that was loaded from a file may have others than before.
-            if are_of_one_model(self._paths.value, paths):
-                paths = self._paths.value
-            self._paths = _Box(paths)
-        return initial_state(
-            self.rule,
-            [variables[i] for i in learned],
-            [paths[i] for i in learned],
-        )
-
-    def _add_slots(self, prefix, initial, variable=None):
-        """A structure of tensors → the same of optimizer variables."""
-
-        def add(path, value):
-            shape, dtype = tuple(value.shape), dtype_of(value)
-            if variable is not None and "float" in dtype:
-                # What is shared, such as a step count, stays what it is.
-                dtype = self.state_dtype or dtype
-            if variable is not None and self.rule.granularity == "coordinate":
-                shape = (math.prod(variable.shape), *shape[1:])
-            return self.add_variable(
-                shape=shape,
-                dtype=dtype,
-                initializer=lambda shape, dtype: ops.broadcast_to(
-                    ops.cast(value, dtype), shape
-                ),
-                name="_".join([prefix, *map(str, path)]),
+    def _report(self):
+        """Warns of interventions of the guard that were not reported yet."""
+        if self._is_reported:
+            return
+        counts = self.interventions
+        if sum(counts.values()) > self._known_interventions:
+            self._is_reported = True
+            warnings.warn(
+                divergence_guard.describe(self.name, counts), stacklevel=3
             )
 
-        slots = [
-            add(path, value) for path, value in tree.flatten_with_path(initial)
-        ]
-        return tree.pack_sequence_as(initial, slots)
 
-    def _rule_config(self):
-        # A `.keras` file may have brought other meta-parameters than those
-        # that this version ships under the preset's name.
-        if self._preset and digest(self.rule) == self._preset_digest:
-            return self._preset
-        return rule_config.serialize(self.rule)
+def _resolve_rule(rule):
+    """Returns a rule of one's own, and the name of its preset or `None`."""
+    if isinstance(rule, UpdateRule):
+        return rule.copy(), None
+    if isinstance(rule, (str, os.PathLike)):
+        is_preset = rule in presets.names()
+        return presets.resolve_rule(rule), rule if is_preset else None
+    raise ValueError(
+        "Argument `rule` must be an instance of "
+        "`keras_l2l.rules.UpdateRule`, the name of a preset or the path of an "
+        "exported rule. To train with a hand-designed rule, pass for instance "
+        "`keras_l2l.rules.Adam()`. "
+        f"Received: rule={rule!r} (of type {type(rule)})"
+    )
 
 
-def _until(total_steps, learning_rate):
-    """The learning rate, or the schedule along which it falls to zero."""
-    if total_steps is None:
-        return learning_rate
-    if not isinstance(learning_rate, (int, float)):
+def _check_environment(state_dtype):
+    if state_dtype not in (None, *_STATE_DTYPES):
         raise ValueError(
-            "Argument `learning_rate` must be a float where `total_steps` is "
-            "set, which makes a schedule of it. "
-            f"Received: learning_rate={learning_rate!r}, "
-            f"total_steps={total_steps}"
+            f"Argument `state_dtype` must be one of {_STATE_DTYPES} or "
+            f"`None`. Received: state_dtype={state_dtype!r}"
         )
-    return Cooldown(learning_rate, total_steps)
-
-
-def _scope_of_variables():
-    """Out of a function that `fit()` traces, to create variables in.
-
-    In it each takes long to create, and under XLA none may begin with a large
-    constant. Those of replicas cannot leave it.
-    """
-    if tf.distribute.has_strategy():
-        return contextlib.nullcontext()
-    return tf.init_scope()
-
-
-class _Box:
-    """Holds what Keras and TensorFlow would wrap in a container of theirs."""
-
-    def __init__(self, value):
-        self.value = value
-
-
-def _native(variable):
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def _path(variable):
-    # A `tf.Variable` has a name alone, with the number of an output.
-    return getattr(variable, "path", variable.name).partition(":")[0]
-
-
-def _dense(gradient):
-    # Adds up repeated indices, which norms and sums of slices would not.
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.convert_to_tensor(gradient)
-    return gradient
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(
+            "`L2LOptimizer` needs the TensorFlow backend of Keras. Set "
+            "the environment variable KERAS_BACKEND=tensorflow before "
+            "importing keras. "
+            f"Received: backend={keras.config.backend()!r}"
+        )

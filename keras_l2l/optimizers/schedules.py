@@ -33,7 +33,7 @@ class Cooldown(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, learning_rate, total_steps, share=0.4, name="cooldown"):
         super().__init__()
-        checks.positive_integers(total_steps=total_steps)
+        total_steps = checks.positive_integer(total_steps=total_steps)
         if not 0.0 < share <= 1.0:
             raise ValueError(
                 "Argument `share` must be in the range (0, 1]. "
@@ -57,3 +57,29 @@ class Cooldown(keras.optimizers.schedules.LearningRateSchedule):
             "share": self.share,
             "name": self.name,
         }
+
+
+def until(total_steps, learning_rate):
+    """The learning rate, or the schedule along which it falls to zero.
+
+    Args:
+        total_steps: Integer, or `None` for the learning rate as it is.
+        learning_rate: A float; without `total_steps` also whatever else a
+            Keras optimizer takes.
+
+    Returns:
+        The `learning_rate` or a `Cooldown`.
+
+    Raises:
+        ValueError: If `learning_rate` is not a float and `total_steps` is set.
+    """
+    if total_steps is None:
+        return learning_rate
+    if not isinstance(learning_rate, (int, float)):
+        raise ValueError(
+            "Argument `learning_rate` must be a float where `total_steps` is "
+            "set, which makes a schedule of it. "
+            f"Received: learning_rate={learning_rate!r}, "
+            f"total_steps={total_steps}"
+        )
+    return Cooldown(learning_rate, total_steps)

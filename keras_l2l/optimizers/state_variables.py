@@ -1,9 +1,13 @@
 """The hidden state of a rule, to be kept in optimizer variables."""
 
+import math
+
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops, tree
 
+from keras_l2l.optimizers.keras_variables import native, path_of
 from keras_l2l.rules import RuleState
 
 
@@ -29,11 +33,65 @@ class Slots:
         return RuleState([state.local[i] for i in indices], state.shared)
 
 
-def initial_state(rule, variables, paths):
-    """What the slots begin with.
+def create_slots(optimizer, variables, indices, state):
+    """Creates the optimizer variables of a hidden state.
 
-    Of a variable one coordinate, if that is enough: of a large model the whole
-    would need memory for a second state.
+    Args:
+        optimizer: An `L2LOptimizer`.
+        variables: List of the variables that it is built for.
+        indices: List of integers, which of them the rule updates.
+        state: `RuleState` from `initial_state`, for these.
+
+    Returns:
+        A `Slots`.
+    """
+    local, dtypes = [None] * len(variables), [None] * len(variables)
+    strategy = tf.distribute.get_strategy()
+    for i, initial in zip(indices, state.local):
+        dtypes[i] = tree.map_structure(dtype_of, initial)
+        with strategy.extended.colocate_vars_with(native(variables[i])):
+            local[i] = _add_slots(
+                optimizer,
+                path_of(variables[i]).replace("/", "_"),
+                initial,
+                variables[i],
+            )
+    return Slots(
+        RuleState(local, _add_slots(optimizer, "shared", state.shared)),
+        RuleState(dtypes, tree.map_structure(dtype_of, state.shared)),
+    )
+
+
+def _add_slots(optimizer, prefix, initial, variable=None):
+    """A structure of tensors → the same of optimizer variables."""
+
+    def add(path, value):
+        shape, dtype = tuple(value.shape), dtype_of(value)
+        if variable is not None and "float" in dtype:
+            # What is shared, such as a step count, stays what it is.
+            dtype = optimizer.state_dtype or dtype
+        if variable is not None and optimizer.rule.granularity == "coordinate":
+            shape = (math.prod(variable.shape), *shape[1:])
+        return optimizer.add_variable(
+            shape=shape,
+            dtype=dtype,
+            initializer=lambda shape, dtype: ops.broadcast_to(
+                ops.cast(value, dtype), shape
+            ),
+            name="_".join([prefix, *map(str, path)]),
+        )
+
+    slots = [
+        add(path, value) for path, value in tree.flatten_with_path(initial)
+    ]
+    return tree.pack_sequence_as(initial, slots)
+
+
+def initial_state(rule, variables, paths):
+    """The values that the slots begin with.
+
+    One coordinate stands for a variable where that is enough: the whole state
+    of a large model would need its memory twice.
 
     Args:
         rule: An `UpdateRule`.

@@ -9,14 +9,7 @@ from keras import ops
 from keras_l2l import rules
 from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
 from keras_l2l.rules import RuleState
-
-
-def mirrored(replicas=2):
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(replicas)],
-        # Collective operations of one strategy wait for those of another.
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
+from tests.small_fit import mirrored
 
 
 def make(**kwargs):

@@ -85,6 +85,65 @@ def test_variables_that_their_gradient_overwrites():
         np.testing.assert_array_equal(kernel.numpy(), [[0, 1], [2, 3]])
 
 
+EMPTY_SHAPES = [(0, 4), (0,), (3, 0, 2)]
+
+
+@pytest.mark.parametrize("shape", EMPTY_SHAPES)
+@pytest.mark.parametrize("rule", ["general", rules.Adam(0.1)])
+def test_variables_without_elements(rule, shape):
+    kernel, empty = variable(), keras.Variable(np.zeros(shape, "float32"))
+    optimizer = L2LOptimizer(rule, weight_decay=0.1, use_ema=True)
+    twin, twin_kernel = (
+        optimizer.from_config(optimizer.get_config()),
+        variable(),
+    )
+    for _ in range(2):
+        optimizer.apply([ops.zeros(shape), ONES], [empty, kernel])
+        twin.apply([ONES], [twin_kernel])
+    np.testing.assert_array_equal(kernel.numpy(), twin_kernel.numpy())
+    optimizer.apply([ops.zeros(shape)], [empty])
+
+
+@pytest.mark.parametrize("rule", ["general", rules.Adam(0.1)])
+def test_a_model_without_trainable_variables(rule):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.trainable = False
+    model.compile(L2LOptimizer(rule), "mse")
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="does not have any trainable"):
+        model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    for one, two in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])
+def test_variables_that_no_rule_can_train_are_refused_by_name(dtype):
+    bad = keras.Variable(
+        np.zeros(2, dtype), dtype=dtype, trainable=False, name="phase"
+    )
+    with pytest.raises(ValueError, match=f"variable 'phase' of dtype {dtype}"):
+        make().build([variable(), bad])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_variables_of_every_float_dtype_are_trained(dtype):
+    kernel = keras.Variable(np.ones(2), dtype=dtype)
+    for rule in ("general", rules.Adam(0.1)):
+        before = kernel.numpy()
+        optimizer = L2LOptimizer(rule, weight_decay=0.01, use_ema=True)
+        optimizer.apply([ops.ones((2,), dtype)], [kernel])
+        assert (ops.convert_to_numpy(kernel) != before).all()
+
+
+def test_nothing_moves_without_a_gradient():
+    """The first version of the rule moves; the second is for the default."""
+    rule = rules.Hierarchical(units=2, coordinate_units=2, version=2)
+    kernel, optimizer = variable(), L2LOptimizer(rule)
+    for _ in range(5):
+        optimizer.apply([0.0 * ONES], [kernel])
+    np.testing.assert_array_equal(kernel.numpy(), variable().numpy())
+
+
 # Clipping, decay, averages, accumulation, loss scales.
 
 
