@@ -51,6 +51,8 @@ RULES = {
     "ScheduleFreeAdamW": lambda: rules.ScheduleFreeAdamW(
         0.01, warmup_steps=3, weight_decay=0.1
     ),
+    "Muon": lambda: rules.Muon(0.01, adam_head=False),
+    "SOAP": lambda: rules.SOAP(0.01, frequency=2),
     "CoordinatewiseLSTM": lambda: rules.CoordinatewiseLSTM(units=4, seed=1),
     "CoordinatewiseLSTM-raw": lambda: rules.CoordinatewiseLSTM(
         units=3,

@@ -13,15 +13,18 @@ from keras_l2l.rules.hand_designed import (
 from keras_l2l.rules.hierarchical import Hierarchical
 from keras_l2l.rules.loading import load_rule
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
+from keras_l2l.rules.muon import Muon
 from keras_l2l.rules.ntm_bfgs import NTMBFGS
 from keras_l2l.rules.parameter_groups import paths_of
 from keras_l2l.rules.prodigy import Prodigy
 from keras_l2l.rules.rnnprop import RNNprop
 from keras_l2l.rules.schedule_free import ScheduleFreeAdamW
+from keras_l2l.rules.soap import SOAP
 
 __all__ = [
     "NTMBFGS",
     "SGD",
+    "SOAP",
     "Adam",
     "AdamW",
     "CoordinatewiseLSTM",
@@ -29,6 +32,7 @@ __all__ = [
     "Grouped",
     "Hierarchical",
     "Momentum",
+    "Muon",
     "Nadam",
     "Prodigy",
     "RMSprop",
