@@ -28,11 +28,6 @@ MARKS = {
         components.needs_cifar,
         pytest.mark.large,  # Reads 60,000 images.
     ],
-    "keras_l2l.evaluation.benchmark.run_benchmark": [_NOT_SHORT_YET],
-    "keras_l2l.evaluation.comparison.compare": [_NOT_SHORT_YET],
-    "keras_l2l.evaluation.proposed_updates.proposed_updates": [_NOT_SHORT_YET],
-    "keras_l2l.evaluation.proposed_updates.update_history": [_NOT_SHORT_YET],
-    "keras_l2l.reports.plots.plot_learning_curves": [_NOT_SHORT_YET],
     "keras_l2l.reproduction.paper.reproduce": [_NOT_SHORT_YET],
 }
 

@@ -97,6 +97,14 @@ def compare(
 @command("benchmark")
 @options.rule()
 @click.option(
+    "--suite",
+    # The keys of `evaluation.SUITES`, which is not imported for `--help`.
+    type=click.Choice(("standard", "small")),
+    default="standard",
+    show_default=True,
+    help="Tasks at real size, or those with few data and a hundred epochs.",
+)
+@click.option(
     "--tasks",
     multiple=True,
     metavar="NAME",
@@ -110,14 +118,31 @@ def compare(
     show_default="all",
     help="One of the optimizers; can be repeated.",
 )
+@click.option(
+    "--select",
+    type=click.Choice(("training", "held-out")),
+    default="training",
+    show_default=True,
+    help="The loss by which learning rates are chosen.",
+)
+@click.option(
+    "--reference",
+    metavar="NAME",
+    default="Adam",
+    show_default=True,
+    help="The optimizer to which ratios are.",
+)
 @options.count("--seeds", default=5, help="Runs of each optimizer.")
 @options.count("--sweep-seeds", default=2, help="Runs for each learning rate.")
 @options.output(default="l2l_benchmark", help="Where runs and report are kept.")
 @options.seed(default=0, help="Seed of all runs.")
 def benchmark(
     rule: str,
+    suite: str,
     tasks: tuple[str, ...],
     optimizers: tuple[str, ...],
+    select: str,
+    reference: str,
     seeds: int,
     sweep_seeds: int,
     output: pathlib.Path,
@@ -125,11 +150,10 @@ def benchmark(
 ) -> tuple[Any, list[Any]]:
     """Compare a learned rule with others on unseen tasks.
 
-    The tasks have real size and take hours; a benchmark that was stopped
-    goes on when it is started again.
+    Takes hours; a benchmark that was stopped goes on when it is started
+    again.
     """
     from keras_l2l import evaluation, reports
-    from keras_l2l.tasks.benchmark_suite import SUITE
 
     loaded = options.load_rule(rule)
     output = options.writable_directory(output)
@@ -137,15 +161,19 @@ def benchmark(
     specs = {
         name: evaluation.learned_spec(loaded),
         f"{name}, total steps": evaluation.learned_spec(loaded, True),
+        f"{name}, nominal": evaluation.nominal_spec(loaded),
         **options.chosen(
             "--optimizers", optimizers, evaluation.BENCHMARK_OPTIMIZERS
         ),
     }
-    suite = {
+    chosen = options.chosen("--tasks", tasks, evaluation.SUITES[suite])
+    if suite == "small" and not tasks:
+        chosen = _without_missing_data(chosen)
+    made = {
         name: dataclasses.replace(
             task, make=functools.partial(_make_suite_task, name, task)
         )
-        for name, task in options.chosen("--tasks", tasks, SUITE).items()
+        for name, task in chosen.items()
     }
     with (
         interruptible(
@@ -155,23 +183,20 @@ def benchmark(
         user_errors(ValueError, OSError),
     ):
         comparisons = evaluation.run_benchmark(
-            suite,
+            made,
             specs,
             output / "runs",
             seeds=seeds,
             sweep_seeds=sweep_seeds,
             seed=seed,
+            criterion=select,
             progress=lambda run, done, total: print(
                 f"{done}/{total} {run}", file=sys.stderr
             ),
         )
-        files = reports.write_report(comparisons, output)
-    rows = evaluation.summarize(comparisons)
-    return {
-        "rows": evaluation.to_json(rows),
-        "geometric_means": evaluation.to_json(evaluation.geometric_means(rows)),
-    }, [
-        *reports.benchmark_tables(comparisons),
+        files = reports.write_report(comparisons, output, reference)
+    return reports.benchmark_document(comparisons, reference), [
+        *reports.benchmark_tables(comparisons, reference),
         f"Wrote {', '.join(files)} to {output}{os.sep}",
     ]
 
@@ -239,9 +264,26 @@ def _make_task(name: str, network: dict[str, Any]) -> Any:
         return make(**network)
 
 
-def _make_suite_task(name: str, task: Any) -> Any:
+def _make_suite_task(name: str, task: Any, *directory: pathlib.Path) -> Any:
     with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
-        return task.make()
+        return task.make(*directory)
+
+
+def _without_missing_data(suite: dict[str, Any]) -> dict[str, Any]:
+    """The tasks that need no download, and a line for each of the others."""
+    from keras_l2l.tasks import datasets
+
+    found = {}
+    for name, task in suite.items():
+        if task.data is None or datasets.has_images(task.data):
+            found[name] = task
+        else:
+            print(
+                f"{name} is left out: {task.data} has not been downloaded. "
+                f"--tasks {name} downloads it.",
+                file=sys.stderr,
+            )
+    return found
 
 
 def _write(comparison: Any, output: pathlib.Path) -> list[str]:

@@ -1,6 +1,7 @@
 """A rule against tuned baselines."""
 
 from keras_l2l.evaluation.benchmark import (
+    SUITES,
     Row,
     geometric_means,
     run_benchmark,
@@ -20,6 +21,7 @@ from keras_l2l.evaluation.optimizer_spec import (
     OPTIMIZERS,
     OptimizerSpec,
     learned_spec,
+    nominal_spec,
 )
 from keras_l2l.evaluation.proposed_updates import (
     Proposals,
@@ -35,6 +37,7 @@ __all__ = [
     "BENCHMARK_OPTIMIZERS",
     "OPTIMIZERS",
     "SELECTION",
+    "SUITES",
     "Comparison",
     "Cost",
     "Difference",
@@ -52,6 +55,7 @@ __all__ = [
     "learned_spec",
     "learning_curves",
     "measure_cost",
+    "nominal_spec",
     "proposed_updates",
     "recorded_steps",
     "run_benchmark",

@@ -1,6 +1,7 @@
 """The benchmark: a learned rule against others on unseen tasks at real size."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -20,20 +21,27 @@ from keras_l2l.evaluation.run_cache import RunCache
 from keras_l2l.evaluation.statistics import (
     final_score,
     geometric_mean,
+    loss_ratio,
     mean_and_error,
 )
+from keras_l2l.tasks.benchmark_suite import SUITE, SuiteTask
+from keras_l2l.tasks.small_suite import SMALL_SUITE
+
+# By the name that the command line knows them by.
+SUITES = {"standard": SUITE, "small": SMALL_SUITE}
 
 # What all are compared with: Adam, tuned for each task.
 REFERENCE = "Adam"
 
 
 def run_benchmark(
-    suite: Mapping[str, Any],
+    suite: Mapping[str, SuiteTask],
     optimizers: Mapping[str, OptimizerSpec],
     directory: str | os.PathLike[str],
     seeds: int = 5,
     sweep_seeds: int = 2,
     seed: int = 0,
+    criterion: str = "training",
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Comparison]:
     """Trains optimizers on the tasks of a suite, and keeps each run in a file.
@@ -42,7 +50,7 @@ def run_benchmark(
     are trained once.
 
     Args:
-        suite: Dict from names to `keras_l2l.tasks.benchmark_suite.SuiteTask`s.
+        suite: Dict from names to `SuiteTask`s, one of `SUITES` or a part.
         optimizers: Dict from names to `OptimizerSpec`s, the learned one
             first.
         directory: String or path. Where the runs are kept.
@@ -52,6 +60,9 @@ def run_benchmark(
             Defaults to `2`.
         seed: Integer, from which the seeds of all runs derive.
             Defaults to `0`.
+        criterion: String: `"training"` or `"held-out"`, the loss by which
+            learning rates are chosen, that of the end. Defaults to
+            `"training"`.
         progress: Function `(run, done, total)`, called after each run
             that was not kept. Defaults to `None`.
 
@@ -63,35 +74,45 @@ def run_benchmark(
 
     Example:
 
-    >>> comparisons = run_benchmark(
-    ...     benchmark_suite.SUITE,
-    ...     {"mine": learned_spec(rule), **BENCHMARK_OPTIMIZERS},
+    >>> name = "iris-raw-linear"
+    >>> (comparison,) = run_benchmark(
+    ...     {name: SUITES["small"][name]},
+    ...     {"Adam": OptimizerSpec(lambda steps: rules.Adam())},
     ...     "runs",
+    ...     seeds=1,
     ... )
+    >>> summarize([comparison])[0].ratio
+    1.0
     """
     plans = {
-        name: Plan(task.steps, seeds, sweep_seeds, seed=seed)
+        name: Plan(
+            *(task.steps, seeds, sweep_seeds, task.test_every, seed),
+            criterion=criterion,
+        )
         for name, task in suite.items()
     }
     counter = Progress(
         progress, sum(plan.run_count(optimizers) for plan in plans.values())
     )
-    return [
-        compare_optimizers(
-            optimizers,
-            name,
-            suite[name].make,
-            plan,
-            RunCache(pathlib.Path(directory, name)),
-            counter,
+    comparisons = []
+    for name, plan in plans.items():
+        make, place = suite[name].make, pathlib.Path(directory, name)
+        if suite[name].uses_directory:
+            make = functools.partial(make, place)
+        comparisons.append(
+            compare_optimizers(
+                *(optimizers, name, make, plan, RunCache(place), counter)
+            )
         )
-        for name, plan in plans.items()
-    ]
+    return comparisons
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One optimizer on one task, as tables show it.
+    """One optimizer on one task, as tables show it: means over the seeds.
+
+    The *best step* of a run is that of its lowest held-out loss, which early
+    stopping would keep.
 
     Attributes:
         task: String.
@@ -100,13 +121,24 @@ class Row:
         on_border: Boolean, see `Sweep`.
         final_loss: Float, mean training loss of the last tenth of the steps;
             infinity if a run diverged.
-        final_error: Float, its standard error over the seeds; NaN with one.
+        final_error: Float, its standard error; NaN with one seed.
         mean_loss: Float, mean training loss of all steps.
         test_loss: Float, loss on held-out data after the last step.
-        ratio: Float, the final loss over that of the reference; `None` if
-            the reference is not among the results.
+        test_error: Float, its standard error; NaN with one seed.
+        best_test_loss: Float, loss on held-out data at the best step; `None`
+            if it was taken only once.
+        accuracy: Float, on held-out data after the last step; `None` if the
+            task has none.
+        best_accuracy: Float, at the best step; `None` where one of the two
+            above is.
+        ratio: Float, the final loss over that of the reference, at least 1e-7
+            each; `None` if the reference is not among the results.
+        test_ratio: Float, the same of the held-out loss.
         steps_to_reference: Integer, steps until the training loss is that
             with which the reference ends; `None` if it never is.
+        seconds_to_reference: Float, wall-clock time of these steps; `None` if
+            it was not measured.
+        cpu_seconds_to_reference: Float, processor time of these steps.
     """
 
     task: str
@@ -117,8 +149,15 @@ class Row:
     final_error: float
     mean_loss: float
     test_loss: float
+    test_error: float
+    best_test_loss: float | None
+    accuracy: float | None
+    best_accuracy: float | None
     ratio: float | None
+    test_ratio: float | None
     steps_to_reference: int | None
+    seconds_to_reference: float | None
+    cpu_seconds_to_reference: float | None
 
 
 def summarize(
@@ -135,17 +174,21 @@ def summarize(
         List of `Row`s, task by task.
     """
     return [
-        _row(comparison, optimizer, _final_loss(comparison, reference))
+        _row(comparison, optimizer, reference)
         for comparison in comparisons
         for optimizer in comparison.optimizers
     ]
 
 
-def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
+def geometric_means(
+    rows: Sequence[Row], figure: str = "ratio"
+) -> dict[str, float]:
     """The geometric mean over the tasks of each optimizer's ratios.
 
     Args:
         rows: Sequence of `Row`s.
+        figure: String: `"ratio"`, of the training loss, or `"test_ratio"`, of
+            the held-out loss. Defaults to `"ratio"`.
 
     Returns:
         Dict from optimizers to floats; infinity if one diverged. Empty if
@@ -153,8 +196,8 @@ def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
     """
     ratios: dict[str, list[float]] = {}
     for row in rows:
-        if row.ratio is not None:
-            ratios.setdefault(row.optimizer, []).append(row.ratio)
+        if getattr(row, figure) is not None:
+            ratios.setdefault(row.optimizer, []).append(getattr(row, figure))
     return {name: geometric_mean(values) for name, values in ratios.items()}
 
 
@@ -178,11 +221,20 @@ def steps_to(losses: np.ndarray, goal: float) -> int | None:
     return int(reached[0]) + window if len(reached) else None
 
 
-def _row(comparison, optimizer, goal):
-    losses = comparison.losses_of(optimizer)
+def _row(comparison, optimizer, reference):
     records = comparison.records_of(optimizer)
-    finals = [final_score(run) for run in losses]
-    final = float(np.mean(finals))
+    losses = comparison.losses_of(optimizer)
+    finals, tests = _finals(comparison, optimizer)
+    final, test = float(np.mean(finals)), float(np.mean(tests))
+    ratio = test_ratio = reached = None
+    if reference in comparison.optimizers:
+        goals = _finals(comparison, reference)
+        goal, test_goal = (float(np.mean(values)) for values in goals)
+        ratio = loss_ratio(final, goal)
+        test_ratio = loss_ratio(test, test_goal)
+        reached = steps_to(losses, goal)
+    share = None if reached is None else reached / comparison.steps
+    best = [r.best_step for r in records] if comparison.is_monitored else None
     return Row(
         task=comparison.task,
         optimizer=optimizer,
@@ -191,17 +243,43 @@ def _row(comparison, optimizer, goal):
         final_loss=final,
         final_error=mean_and_error(finals).standard_error,
         mean_loss=float(losses.mean()) if math.isfinite(final) else math.inf,
-        test_loss=float(
-            np.mean([r.test_losses[comparison.steps] for r in records])
+        test_loss=test,
+        test_error=mean_and_error(tests).standard_error,
+        best_test_loss=_mean(_at(best, [r.test_losses for r in records])),
+        accuracy=_mean([r.test_accuracies.get(r.steps) for r in records]),
+        best_accuracy=_mean(_at(best, [r.test_accuracies for r in records])),
+        ratio=ratio,
+        test_ratio=test_ratio,
+        steps_to_reference=reached,
+        seconds_to_reference=_product(
+            share, _mean([r.seconds for r in records])
         ),
-        ratio=None if goal is None else final / goal,
-        steps_to_reference=None if goal is None else steps_to(losses, goal),
+        cpu_seconds_to_reference=_product(
+            share, _mean([r.cpu_seconds for r in records])
+        ),
     )
 
 
-def _final_loss(comparison, optimizer):
-    """Mean over the seeds; `None` if there is no such optimizer."""
-    if optimizer not in comparison.optimizers:
-        return None
-    finals = map(final_score, comparison.losses_of(optimizer))
-    return float(np.mean(list(finals)))
+def _finals(comparison, optimizer):
+    """The training and the held-out loss at the end of each run."""
+    records = comparison.records_of(optimizer)
+    tests = [r.test_losses[comparison.steps] for r in records]
+    return (
+        [final_score(run) for run in comparison.losses_of(optimizer)],
+        [test if math.isfinite(test) else math.inf for test in tests],
+    )
+
+
+def _at(steps, of_runs):
+    """The figure of each run at a step of its own, `None` where it is not."""
+    if steps is None:
+        return [None]
+    return [values.get(step) for values, step in zip(of_runs, steps)]
+
+
+def _mean(values):
+    return None if None in values else float(np.mean(values))
+
+
+def _product(share, seconds):
+    return None if share is None or seconds is None else share * seconds

@@ -63,37 +63,18 @@ class Plan:
             )
 
     def episode_seeds(self, stream: str) -> list[int]:
-        """The seeds of the runs.
-
-        Args:
-            stream: `"test"`, those of the comparison, or `"sweep"`.
-
-        Returns:
-            List of integers.
-        """
+        """The seeds of the runs of the stream `"test"` or `"sweep"`."""
         count = self.seeds if stream == "test" else self.sweep_seeds
         return [episode_seed(self.seed, stream, i) for i in range(count)]
 
     def run_count(self, optimizers: Mapping[str, OptimizerSpec]) -> int:
-        """How many runs there are, unless a grid is extended.
-
-        Args:
-            optimizers: Dict from names to `OptimizerSpec`s.
-
-        Returns:
-            An integer.
-        """
+        """How many runs there are, unless a grid is extended."""
         rates = sum(len(spec.learning_rates) for spec in optimizers.values())
         return rates * self.sweep_seeds + len(optimizers) * self.seeds
 
 
 class Progress:
-    """Counts runs, and tells a function after each that was trained.
-
-    Args:
-        function: Function `(run, done, total)`, or `None`.
-        total: Integer, how many runs are expected.
-    """
+    """Counts runs, and tells a function after each that was trained."""
 
     def __init__(
         self, function: Callable[[str, int, int], Any] | None, total: int
@@ -103,13 +84,7 @@ class Progress:
         self._done = 0
 
     def count(self, run: str, is_kept: bool = False) -> None:
-        """Counts a run.
-
-        Args:
-            run: String, its task and optimizer.
-            is_kept: Boolean. Whether it was there already.
-                Defaults to `False`.
-        """
+        """Counts a run, which was there already if it is a kept one."""
         self._done += 1
         if self._function is not None and not is_kept:
             self._function(run, self._done, self.total)
@@ -168,9 +143,15 @@ def compare(
 
     Example:
 
-    >>> comparison = compare(presets.load(), tasks.digits_mlp())
-    >>> for summary in comparison.summaries():
-    ...     print(summary.optimizer, summary.final_loss.mean)
+    >>> comparison = compare(
+    ...     {"mine": rule},
+    ...     task,
+    ...     steps=5,
+    ...     seeds=2,
+    ...     baselines={"SGD": OptimizerSpec(lambda steps: rules.SGD())},
+    ... )
+    >>> [summary.optimizer for summary in comparison.summaries()]
+    ['mine', 'SGD']
     >>> comparison.write_csv("curves.csv")
     """
     baselines = BASELINES if baselines is None else baselines
@@ -211,22 +192,8 @@ def compare_optimizers(
 ) -> Comparison:
     """Trains several optimizers on the same optimizees of one task.
 
-    Args:
-        optimizers: Dict from names to `OptimizerSpec`s, the one with which
-            the others are compared first.
-        task_name: String.
-        make_task: Function that returns the `Task`. It is called if there is
-            a run that is not in the cache.
-        plan: A `Plan`.
-        cache: A `RunCache`.
-        progress: A `Progress`.
-
-    Returns:
-        A `Comparison`.
-
-    Raises:
-        TypeError: If an `OptimizerSpec` makes no rule.
-        ValueError: If a kept run is damaged or of another task.
+    The first of them is the one with which the others are compared. The task
+    is made if there is a run that is not in the cache.
     """
     rules = {
         name: _make_rule(name, spec, plan.steps)
@@ -295,6 +262,11 @@ class _OptimizerRuns:
                     seed=seed,
                     losses=tuple(run.losses.tolist()),
                     test_losses={s: run.test_losses[s] for s in recorded},
+                    test_accuracies={
+                        s: run.test_accuracies[s]
+                        for s in recorded
+                        if s in run.test_accuracies
+                    },
                     seconds=run.seconds,
                     cpu_seconds=run.cpu_seconds,
                 )

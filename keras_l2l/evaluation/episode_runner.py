@@ -20,6 +20,8 @@ class Run(NamedTuple):
         losses: Array `[steps + 1]`: the loss before each update and after the
             last, each on the batch of that step.
         test_losses: Dict from steps to the loss on held-out data after them.
+        test_accuracies: Dict from steps to the accuracy on held-out data;
+            empty if the task has none.
         seconds: Float. Wall-clock time of the steps, without that of the
             held-out data and of building the graph.
         cpu_seconds: Float. Processor time of the same.
@@ -27,6 +29,7 @@ class Run(NamedTuple):
 
     losses: np.ndarray
     test_losses: dict[int, float]
+    test_accuracies: dict[int, float]
     seconds: float | None = None
     cpu_seconds: float | None = None
 
@@ -48,35 +51,33 @@ class EpisodeRunner:
         self._is_traced = False
 
     def run(self, seed: int, recorded: Sequence[int]) -> Run:
-        """Trains an optimizee.
-
-        Args:
-            seed: Integer in [0, 2³¹).
-            recorded: Sequence of integers, from `recorded_steps`.
-
-        Returns:
-            A `Run`.
-        """
+        """Trains an optimizee, and looks at held-out data at some steps."""
         carry = start(self.rule, self.task, seed)
         if not self._is_traced:
             self._unroll(carry, 0)
             self._is_traced = True
-        losses, test_losses, times = [], {}, np.zeros(2)
+        losses, times = [], np.zeros(2)
+        tests: dict[str, dict[int, float]] = {"loss": {}, "accuracy": {}}
         for length, step in zip(np.diff([0, *recorded]).tolist(), recorded):
             begin = _times()
             carry, part = self._unroll(carry, length)
             *before, last = part.losses.numpy().astype("float64")
             times += _times() - begin
             losses += before  # The last is the first of the next part.
-            test_losses[step] = self._test_loss(carry)
-        return Run(np.array([*losses, last]), test_losses, *times.tolist())
+            for name, value in self._test(carry).items():
+                tests.setdefault(name, {})[step] = float(value)
+        return Run(
+            np.array([*losses, last]),
+            *(tests["loss"], tests["accuracy"]),
+            *times.tolist(),
+        )
 
-    def _test_loss(self, carry):
+    def _test(self, carry):
         parameters = self.rule.evaluation_parameters(
             carry.parameters, carry.rule_state
         )
         parameters = unpack(self.rule, self.task, parameters)
-        return float(self.task.test_loss(parameters, carry.model_state))
+        return self.task.test_metrics(parameters, carry.model_state)
 
 
 class LearningCurves(NamedTuple):
@@ -121,9 +122,9 @@ def learning_curves(
 
     Example:
 
-    >>> curves = learning_curves(rule, tasks.digits_mlp(), range(10), 100)
+    >>> curves = learning_curves(rule, task, seeds=range(3), steps=10)
     >>> curves.losses.shape, curves.test_losses.shape
-    ((10, 101), (10, 1))
+    ((3, 11), (3, 1))
     """
     check_type("rule", rule, UpdateRule)
     check_type("task", task, Task)
@@ -168,16 +169,7 @@ def recorded_steps(
 
 
 def check_type(argument: str, value: object, expected: type) -> None:
-    """Checks the type of an argument.
-
-    Args:
-        argument: String, its name.
-        value: Any object.
-        expected: A class.
-
-    Raises:
-        TypeError: If the value is no instance of it.
-    """
+    """Raises a `TypeError` if the value is no instance of the class."""
     if not isinstance(value, expected):
         raise TypeError(
             f"Argument `{argument}` must be a `{expected.__name__}`. "

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+import keras
 from keras import ops
 
 from keras_l2l import rules
@@ -57,6 +58,10 @@ def _nag(steps):
     return rules.Momentum(momentum=0.9, nesterov=True)
 
 
+def _cosine(steps):
+    return keras.optimizers.schedules.CosineDecay(1.0, steps)
+
+
 # Every hand-designed optimizer that rules are compared with.
 OPTIMIZERS = {
     "SGD": OptimizerSpec(lambda steps: rules.SGD(), _GRADIENT_DESCENT),
@@ -65,6 +70,14 @@ OPTIMIZERS = {
     "Adam": OptimizerSpec(lambda steps: rules.Adam(), _ADAPTIVE),
     "AdamW+cosine": OptimizerSpec(
         lambda steps: rules.AdamW(decay_steps=steps), _ADAPTIVE
+    ),
+    "Muon": OptimizerSpec(lambda steps: rules.Muon(), _ADAPTIVE),
+    "Muon+cosine": OptimizerSpec(
+        lambda steps: _WithSchedule(rules.Muon(), _cosine(steps)), _ADAPTIVE
+    ),
+    "SOAP": OptimizerSpec(lambda steps: rules.SOAP(), _ADAPTIVE),
+    "Schedule-Free AdamW": OptimizerSpec(
+        lambda steps: rules.ScheduleFreeAdamW(), _ADAPTIVE
     ),
     "Adam, untuned": OptimizerSpec(lambda steps: rules.Adam()),
     "Nadam, untuned": OptimizerSpec(lambda steps: rules.Nadam()),
@@ -111,18 +124,35 @@ def learned_spec(rule: UpdateRule, has_cooldown: bool = False) -> OptimizerSpec:
         return OptimizerSpec(lambda steps: rule.copy(), key=key)
     schedule = Cooldown(1.0, total_steps=1)
     return OptimizerSpec(
-        lambda steps: _WithCooldown(rule.copy(), steps),
+        lambda steps: _WithSchedule(rule.copy(), Cooldown(1.0, steps)),
         key=f"{key}-{schedule.name}-{schedule.share:g}",
     )
 
 
-class _WithCooldown(UpdateRule):
-    """A rule with the schedule of `L2LOptimizer(total_steps=…)`."""
+def nominal_spec(rule: UpdateRule) -> OptimizerSpec:
+    """Describes a learned rule with untrained meta-parameters.
 
-    def __init__(self, rule, steps):
+    Args:
+        rule: An `UpdateRule`.
+
+    Returns:
+        An `OptimizerSpec`.
+    """
+    return learned_spec(type(rule).from_config(rule.get_config()))
+
+
+class _WithSchedule(UpdateRule):
+    """A rule whose updates are multiplied by a schedule."""
+
+    def __init__(self, rule, schedule):
         super().__init__()
         self._rule = rule
-        self._schedule = Cooldown(1.0, steps)
+        self._schedule = schedule
+
+    @property
+    def learning_rate(self):
+        """The variable that is swept, of a rule that has one."""
+        return self._rule.learning_rate
 
     def initial_state(self, parameters):
         return self.named_initial_state(parameters, None)
@@ -139,3 +169,7 @@ class _WithCooldown(UpdateRule):
         scale = self._schedule(step)
         updates = [u * ops.cast(scale, u.dtype) for u in updates]
         return updates, rules.RuleState(local, (shared, step + 1.0))
+
+    def evaluation_parameters(self, parameters, state):
+        state = rules.RuleState(state.local, state.shared[0])
+        return self._rule.evaluation_parameters(parameters, state)

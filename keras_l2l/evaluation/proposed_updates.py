@@ -104,12 +104,13 @@ def proposed_updates(
     Example:
 
     >>> proposals = proposed_updates(
-    ...     {"lstm": presets.load("lstm-mnist"), "Adam": rules.Adam(0.02)},
-    ...     tasks.mnist_mlp(),
-    ...     coordinates=[(2, 0), (3, 5)],
-    ...     steps=[1, 10, 50],
+    ...     {"lstm": rule, "SGD": keras_l2l.rules.SGD(0.02)},
+    ...     task,
+    ...     coordinates=[(0, 0), (0, 2)],
+    ...     steps=[1, 5],
     ... )
-    >>> plot_proposed_updates(proposals, "updates.png")
+    >>> proposals.updates.shape
+    (2, 2, 2, 101)
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
@@ -178,12 +179,13 @@ def update_history(
     Example:
 
     >>> history = update_history(
-    ...     {"lstm": presets.load("lstm-mnist"), "Adam": rules.Adam(0.02)},
-    ...     tasks.mnist_mlp(),
-    ...     coordinates=[(2, 0), (3, 5)],
-    ...     steps=100,
+    ...     {"lstm": rule, "SGD": keras_l2l.rules.SGD(0.02)},
+    ...     task,
+    ...     coordinates=[(0, 0), (0, 2)],
+    ...     steps=5,
     ... )
-    >>> plot_update_history(history, "history.png")
+    >>> history.updates.shape
+    (2, 2, 5)
 
     Reference:
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),

@@ -45,6 +45,8 @@ class Record:
         losses: Tuple of `steps + 1` floats: the loss before each update and
             after the last, each on the batch of that step.
         test_losses: Dict from steps to the loss on held-out data after them.
+        test_accuracies: Dict from steps to the accuracy on held-out data;
+            empty if the task has none.
         seconds: Float. Wall-clock time of the steps; `None` if not measured.
         cpu_seconds: Float. Processor time of the steps; `None` if not
             measured.
@@ -56,13 +58,25 @@ class Record:
     seed: int
     losses: tuple[float, ...]
     test_losses: dict[int, float]
+    test_accuracies: dict[int, float] = dataclasses.field(default_factory=dict)
     seconds: float | None = None
     cpu_seconds: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """The number of updates."""
+        return len(self.losses) - 1
 
     @property
     def final_loss(self) -> float:
         """The loss after the last update."""
         return self.losses[-1]
+
+    @property
+    def best_step(self) -> int:
+        """The step of the lowest held-out loss, where training could stop."""
+        finite = {k: v for k, v in self.test_losses.items() if v == v}
+        return min(finite or self.test_losses, key=self.test_losses.__getitem__)
 
     @property
     def diverged(self) -> bool:
@@ -149,6 +163,11 @@ class Comparison:
     def optimizers(self) -> tuple[str, ...]:
         """The names, that of the learned rule first."""
         return tuple(dict.fromkeys(r.optimizer for r in self.records))
+
+    @property
+    def is_monitored(self) -> bool:
+        """Whether the loss on held-out data was taken more than once."""
+        return len(self.records[0].test_losses) > 1
 
     @property
     def on_border(self) -> set[str]:

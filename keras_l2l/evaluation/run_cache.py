@@ -37,21 +37,10 @@ class RunCache:
         seed: int,
         recorded: Sequence[int],
     ) -> Run | None:
-        """Reads a run.
+        """The `Run` of this length with held-out losses at these steps.
 
-        Args:
-            optimizer: String, from `OptimizerSpec.file_name`.
-            rate: Float, the learning rate; `None` without one.
-            seed: Integer.
-            recorded: Sequence of integers, from `recorded_steps`: the steps
-                at which its loss on held-out data should be known.
-
-        Returns:
-            A `Run`; `None` if there is none of this length with these steps.
-
-        Raises:
-            ValueError: If the file is damaged, or the run began otherwise
-                than others of its seed.
+        `None` if there is none; a `ValueError` if the file is damaged, or the
+        run began otherwise than others of its seed.
         """
         if self.directory is None:
             return None
@@ -75,20 +64,7 @@ class RunCache:
     def save(
         self, optimizer: str, rate: float | None, seed: int, run: Run
     ) -> Run:
-        """Writes a run.
-
-        Args:
-            optimizer: String, from `OptimizerSpec.file_name`.
-            rate: Float, the learning rate; `None` without one.
-            seed: Integer.
-            run: A `Run`.
-
-        Returns:
-            The `Run` as `load` will return it, rounded.
-
-        Raises:
-            ValueError: If it began otherwise than others of its seed.
-        """
+        """Writes a run and returns it as `load` will, rounded."""
         if self.directory is None:
             return run
         path = self._path(optimizer, rate, seed)
@@ -120,6 +96,9 @@ def _to_json(run):
     return {
         "losses": [_rounded(loss) for loss in run.losses],
         "test_losses": {k: _rounded(v) for k, v in run.test_losses.items()},
+        "test_accuracies": {
+            step: _rounded(value) for step, value in run.test_accuracies.items()
+        },
         "seconds": run.seconds,
         "cpu_seconds": run.cpu_seconds,
     }
@@ -133,15 +112,17 @@ def _read(path: pathlib.Path) -> Run:
     losses = np.array([_float(loss) for loss in document["losses"]], "float64")
     steps = len(losses) - 1
     if "test_loss" in document:  # Once only that of the last step was kept.
-        return Run(losses, {steps: _float(document["test_loss"])})
-    test_losses = {
-        int(k): _float(v) for k, v in document["test_losses"].items()
-    }
+        return Run(losses, {steps: _float(document["test_loss"])}, {})
+    test_losses, test_accuracies = (
+        {int(step): _float(value) for step, value in document[key].items()}
+        for key in ("test_losses", "test_accuracies")
+    )
     if max(test_losses, default=None) != steps:
         raise ValueError(f"{steps} steps, but not the held-out loss after them")
     return Run(
         losses,
         test_losses,
+        test_accuracies,
         *(_float(document[key]) for key in ("seconds", "cpu_seconds")),
     )
 

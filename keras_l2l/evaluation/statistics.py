@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 DIVERGENCE_LIMIT = 1e3  # as in `MetaTrainer`
+_SMALLEST_LOSS = 1e-7  # about the resolution of float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +46,7 @@ class Difference:
 
 
 def mean_and_error(values: Sequence[float]) -> MeanAndError:
-    """Computes the mean over runs and its standard error.
-
-    Args:
-        values: Sequence of floats, one a run.
-
-    Returns:
-        A `MeanAndError`; NaN where a value is not finite.
-    """
+    """Computes the mean over runs and its error; NaN if one is not finite."""
     array = np.asarray(values, "float64")
     if not np.isfinite(array).all():
         return MeanAndError(math.nan, math.nan)
@@ -60,13 +54,9 @@ def mean_and_error(values: Sequence[float]) -> MeanAndError:
 
 
 def standard_error(values: Any) -> Any:
-    """Computes the standard error of the mean over the first axis.
+    """Computes the standard error of the mean of `[S, ...]` over S runs.
 
-    Args:
-        values: Array `[S, ...]`, one row a run.
-
-    Returns:
-        Array `[...]`; NaN with a single run.
+    NaN with a single run.
     """
     values = np.asarray(values, "float64")
     if len(values) < 2:
@@ -79,12 +69,7 @@ def paired_difference(
 ) -> Difference:
     """Computes the difference between two optimizers over the same seeds.
 
-    Args:
-        values: Sequence of floats, one a run.
-        reference: Sequence of floats, of the runs of the same seeds.
-
-    Returns:
-        A `Difference`.
+    One value a run, in the same order of seeds.
     """
     if not np.isfinite([*values, *reference]).all():
         return Difference(*[math.nan] * 5)
@@ -97,26 +82,22 @@ def paired_difference(
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """Computes the geometric mean; infinity if a ratio is.
-
-    Args:
-        ratios: Sequence of positive floats.
-
-    Returns:
-        A float.
-    """
+    """Computes the geometric mean; infinity if a ratio is."""
     return float(np.exp(np.mean(np.log(ratios))))
+
+
+def loss_ratio(loss: float, reference: float) -> float:
+    """Computes the ratio of two losses, at least 1e-7 each.
+
+    A cross-entropy in float32 can be zero.
+    """
+    return max(loss, _SMALLEST_LOSS) / max(reference, _SMALLEST_LOSS)
 
 
 def has_exploded(losses: Any, first_loss: Any) -> Any:
     """Tells which losses are not finite, or far beyond the first of their run.
 
-    Args:
-        losses: Array of floats.
-        first_loss: Array of floats, which broadcasts to it.
-
-    Returns:
-        Array of booleans.
+    Arrays of floats, of which the second broadcasts to the first.
     """
     limit = DIVERGENCE_LIMIT * (1.0 + np.abs(first_loss))
     # What is not a number is not below the limit either.
@@ -124,28 +105,15 @@ def has_exploded(losses: Any, first_loss: Any) -> Any:
 
 
 def diverged(losses: Any) -> bool:
-    """Tells whether a loss is not finite, or the last has exploded.
-
-    Args:
-        losses: Array `[steps + 1]`.
-
-    Returns:
-        A boolean.
-    """
+    """Tells whether a loss `[T]` is not finite, or the last has exploded."""
     finite = np.isfinite(losses).all()
     return bool(not finite or has_exploded(losses[-1], losses[0]))
 
 
 def final_score(losses: Any) -> float:
-    """Computes the mean training loss over the last tenth of the steps.
+    """Computes the mean loss `[T]` over the last tenth of the steps.
 
-    One batch alone is noisy.
-
-    Args:
-        losses: Array `[steps + 1]`.
-
-    Returns:
-        A float; infinity for a run that diverged.
+    One batch alone is noisy. Infinity for a run that diverged.
     """
     if diverged(losses):
         return math.inf

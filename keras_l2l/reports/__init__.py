@@ -1,6 +1,10 @@
 """Results as tables, figures and a page."""
 
-from keras_l2l.reports.benchmark_page import benchmark_tables, write_report
+from keras_l2l.reports.benchmark_page import (
+    benchmark_document,
+    benchmark_tables,
+    write_report,
+)
 from keras_l2l.reports.benchmark_plots import plot_profile, plot_task
 from keras_l2l.reports.plots import (
     plot_comparisons,
@@ -18,6 +22,7 @@ from keras_l2l.reports.update_plots import (
 )
 
 __all__ = [
+    "benchmark_document",
     "benchmark_tables",
     "comparison_table",
     "detail_table",

@@ -50,16 +50,8 @@ def subplots(
 ) -> tuple[Figure, np.ndarray]:
     """Makes a figure without any global state of matplotlib.
 
-    Args:
-        rows: Integer.
-        columns: Integer.
-        scale: Float, multiplies the size. Defaults to `1.0`.
-        panel_size: Pair of floats, width and height of a panel, in inches.
-        **shared: `sharex` and `sharey` of matplotlib.
-
-    Returns:
-        Tuple `(figure, axes)`: a `matplotlib.figure.Figure` and an array
-        `[rows, columns]` of its axes.
+    `scale` multiplies its size, `panel_size` is in inches; `sharex` and
+    `sharey` are those of matplotlib. The axes are an array `[rows, columns]`.
     """
     width, height = panel_size
     figure = Figure(
@@ -71,15 +63,9 @@ def subplots(
 
 
 def styles_of(optimizers: Sequence[str], learned: str) -> list[dict[str, Any]]:
-    """Chooses how the curve of each optimizer is drawn.
+    """Chooses the arguments of matplotlib's line for each optimizer.
 
-    Args:
-        optimizers: Sequence of names.
-        learned: String, the name that stands out.
-
-    Returns:
-        List of dicts of arguments for matplotlib's lines, all different for
-        up to ninety optimizers.
+    The learned one stands out; up to ninety others all differ.
     """
     styles = (
         {"color": color, "linestyle": line}
@@ -93,15 +79,7 @@ def styles_of(optimizers: Sequence[str], learned: str) -> list[dict[str, Any]]:
 def draw_curve(
     axes: Axes, curve: Curve, label: str, style: dict[str, Any], alpha: float
 ) -> None:
-    """Draws a curve and its band.
-
-    Args:
-        axes: A `matplotlib.axes.Axes`.
-        curve: A `Curve`.
-        label: String, for the legend.
-        style: Dict, from `styles_of`.
-        alpha: Float, the opacity of the band.
-    """
+    """Draws a curve in a style of `styles_of`, and its band."""
     (line,) = axes.plot(curve.steps, curve.center, label=label, **style)
     axes.fill_between(
         curve.steps,
@@ -114,27 +92,13 @@ def draw_curve(
 
 
 def steps_until_explosion(losses: np.ndarray, first_losses: np.ndarray) -> int:
-    """Counts the losses before the first that explodes, in any run.
-
-    Args:
-        losses: Array `[S, T]`.
-        first_losses: Array `[S]`.
-
-    Returns:
-        An integer; `T` if none explodes.
-    """
+    """Counts the losses `[S, T]` before the first that explodes, in any run."""
     exploded = has_exploded(losses, first_losses[:, np.newaxis]).any(0)
     return int(np.argmax(exploded)) if exploded.any() else losses.shape[1]
 
 
 def finish(axes: Axes, steps: int, label: str) -> None:
-    """Gives a panel of curves its scales, labels and grid.
-
-    Args:
-        axes: A `matplotlib.axes.Axes`.
-        steps: Integer, where the horizontal axis ends.
-        label: String, of the vertical axis.
-    """
+    """Gives a panel of curves its scales, labels and grid."""
     # Without a single positive loss there is no logarithm to draw.
     if any(np.any(np.array(x.get_ydata()) > 0) for x in axes.get_lines()):
         axes.set_yscale("log", nonpositive="mask")
@@ -145,10 +109,6 @@ def finish(axes: Axes, steps: int, label: str) -> None:
 
 
 def decorate(axes: Axes) -> None:
-    """Gives a panel its grid and removes the frame at its top and right.
-
-    Args:
-        axes: A `matplotlib.axes.Axes`.
-    """
+    """Gives a panel its grid and removes the frame at its top and right."""
     axes.grid(which="both", alpha=0.25, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)

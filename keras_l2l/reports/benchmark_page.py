@@ -21,33 +21,38 @@ from keras_l2l.evaluation.benchmark import (
 )
 from keras_l2l.evaluation.results import Comparison, to_json
 from keras_l2l.reports.benchmark_plots import plot_profile, plot_task
+from keras_l2l.serialization.atomic_write import atomic_file
 
+_TITLES = {
+    "training": "Training loss",
+    "held_out": "Held-out data",
+    "means": "Geometric means over the tasks of the ratios",
+}
 _EXPLANATION = (
-    "Final: mean training loss of the last tenth of the steps, mean ± standard "
-    "error over {seeds} seeds. Mean: of all steps. Test: on held-out data "
-    "after the last step."
+    "Means over {seeds} seeds, ± standard error. Final: mean training loss of "
+    "the last tenth of the steps. Mean: of all steps. Test: loss on held-out "
+    "data after the last step. Best: where that loss is lowest, as early "
+    "stopping would keep."
 )
 _EXPLANATION_OF_RATIOS = (
-    f"Ratio: the final loss over that of tuned {REFERENCE}, below one is "
-    "better. Reached: steps until the loss with which tuned "
-    f"{REFERENCE} ends."
+    "Ratio: over {reference}, below one is better. Reached: steps until the "
+    "training loss with which {reference} ends, and their wall-clock and "
+    "processor time in seconds."
 )
 _NO_RATIOS = (
-    f"There are no ratios, as tuned {REFERENCE}, to which they would be, is "
-    "not among the optimizers."
+    "There are no ratios, as {reference}, to which they would be, is not "
+    "among the optimizers."
 )
 _ON_BORDER = "*: the best rate lies on the border of the grid."
-_COLUMNS = ("Task", "Optimizer", "Rate", "Final", "Mean", "Test")
-_COLUMNS_OF_RATIOS = ("Ratio", "Reached")
-_MEAN_COLUMNS = ("Optimizer", "Geometric mean", "Better on", "Worst ratio")
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em;
   padding: 0 1em; }}
-table {{ border-collapse: collapse; }}
+table {{ border-collapse: collapse; margin: 1em 0; }}
 td, th {{ padding: .15em .7em; text-align: right; }}
 td:first-child, th:first-child {{ text-align: left; }}
 th {{ border-bottom: 1px solid #888; }}
+caption {{ text-align: left; font-style: italic; }}
 tr.learned {{ font-weight: bold; }}
 img {{ max-width: 100%; }}
 </style></head><body><h1>{title}</h1>
@@ -55,42 +60,73 @@ img {{ max-width: 100%; }}
 """
 
 
-def benchmark_tables(comparisons: Sequence[Comparison]) -> list[Any]:
+def benchmark_document(
+    comparisons: Sequence[Comparison], reference: str = REFERENCE
+) -> dict[str, Any]:
+    """The results for JSON.
+
+    Args:
+        comparisons: Sequence of `keras_l2l.evaluation.Comparison`s, one a
+            task.
+        reference: String, the optimizer with which all are compared.
+            Defaults to `"Adam"`, tuned.
+
+    Returns:
+        Dict: `"rows"`, and for each optimizer the geometric means over the
+        tasks of its ratios to the reference, `"geometric_means"` of the
+        training loss and `"held_out_geometric_means"`. Non-finite numbers are
+        `None`.
+    """
+    rows = summarize(comparisons, reference)
+    return to_json(
+        {
+            "rows": rows,
+            "geometric_means": geometric_means(rows),
+            "held_out_geometric_means": geometric_means(rows, "test_ratio"),
+        }
+    )
+
+
+def benchmark_tables(
+    comparisons: Sequence[Comparison], reference: str = REFERENCE
+) -> list[Any]:
     """The results for the terminal.
 
     Args:
         comparisons: Sequence of `keras_l2l.evaluation.Comparison`s, one a
             task.
+        reference: String, the optimizer with which all are compared.
+            Defaults to `"Adam"`, tuned.
 
     Returns:
         List of what `rich` can print.
     """
-    rows, learned = summarize(comparisons), comparisons[0].learned
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for index, name in enumerate(_columns(rows)):
-        table.add_column(
-            name, justify="left" if index < 2 else "right", no_wrap=True
-        )
-    for index, row in enumerate(rows):
-        is_last = index + 1 == len(rows) or rows[index + 1].task != row.task
-        table.add_row(
-            *map(Text, _cells(row)),
-            style="bold" if row.optimizer == learned else None,
-            end_section=is_last,
-        )
-    note = Text(_note(comparisons, rows), style="dim")
-    if not _has_ratios(rows):
-        return [table, note]
-    means = Table(*_MEAN_COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, *cells in _mean_cells(rows):
-        means.add_row(
-            Text(name), *cells, style="bold" if name == learned else None
-        )
-    return [table, means, note]
+    rows, learned = summarize(comparisons, reference), comparisons[0].learned
+    tables = []
+    for title, columns, cells in _tables(rows):
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in columns:
+            is_text = name in ("Task", "Optimizer")
+            table.add_column(
+                name, justify="left" if is_text else "right", no_wrap=True
+            )
+        for index, line in enumerate(cells):
+            is_last = columns[0] == "Task" and (
+                index + 1 == len(cells) or cells[index + 1][0] != line[0]
+            )
+            table.add_row(
+                *map(Text, line),
+                style="bold" if learned in line[:2] else None,
+                end_section=is_last,
+            )
+        tables.append(table)
+    return [*tables, Text(_note(comparisons, rows, reference), style="dim")]
 
 
 def write_report(
-    comparisons: Sequence[Comparison], directory: str | os.PathLike[str]
+    comparisons: Sequence[Comparison],
+    directory: str | os.PathLike[str],
+    reference: str = REFERENCE,
 ) -> list[str]:
     """Writes `benchmark.json`, `report.html` and a figure for each task.
 
@@ -100,112 +136,167 @@ def write_report(
         comparisons: Sequence of `keras_l2l.evaluation.Comparison`s, one a
             task.
         directory: String or path of the directory to write to.
+        reference: String, the optimizer with which all are compared.
+            Defaults to `"Adam"`, tuned.
 
     Returns:
         List of the names of the files.
     """
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    rows, learned = summarize(comparisons), comparisons[0].learned
-    document = {"rows": rows, "geometric_means": geometric_means(rows)}
-    (directory / "benchmark.json").write_text(
-        json.dumps(to_json(document), indent=2, allow_nan=False) + "\n"
-    )
-    overview = _picture(plot_profile(rows, learned), directory / "profile.png")
-    if _has_ratios(rows):
-        overview = (
-            _html_table(_MEAN_COLUMNS, _mean_cells(rows), learned) + overview
-        )
-    sections, files = ["<h2>All tasks</h2>", overview], ["profile.png"]
+    rows, learned = summarize(comparisons, reference), comparisons[0].learned
+    document = benchmark_document(comparisons, reference)
+    files = {
+        "benchmark.json": json.dumps(
+            document, indent=2, allow_nan=False
+        ).encode(),
+        "profile.png": _pixels(plot_profile(rows, learned)),
+    }
+    sections = ["<h2>All tasks</h2>", _picture("profile", files["profile.png"])]
+    sections += [
+        _html_table(title, columns, cells, learned)
+        for title, columns, cells in _tables(rows)
+        if title == _TITLES["means"]
+    ]
     for comparison in comparisons:
         task = comparison.task
+        files[f"{task}.png"] = _pixels(plot_task(comparison))
         sections += [
             f"<h2>{html.escape(task)}</h2>",
-            _html_table(
-                _columns(rows)[1:],
-                [_cells(row)[1:] for row in rows if row.task == task],
-                learned,
+            *(
+                _html_table(title, columns[1:], [c[1:] for c in cells], learned)
+                for title, columns, cells in _tables(
+                    [row for row in rows if row.task == task]
+                )[:2]
             ),
-            _picture(plot_task(comparison), directory / f"{task}.png"),
+            _picture(task, files[f"{task}.png"]),
         ]
-        files.append(f"{task}.png")
-    page = _PAGE.format(
+    files["report.html"] = _PAGE.format(
         title=f"Benchmark of {html.escape(learned)}",
-        note=html.escape(_note(comparisons, rows)),
+        note=html.escape(_note(comparisons, rows, reference)),
         sections="".join(sections),
-    )
-    (directory / "report.html").write_text(page, encoding="utf-8")
-    return ["benchmark.json", "report.html", *files]
+    ).encode()
+    for name, content in files.items():
+        with atomic_file(directory / name) as file:
+            file.write(content)
+    return list(files)
+
+
+def _tables(rows):
+    """List of titles, names of columns, and rows of cells."""
+    names = [[row.task, row.optimizer, _rate(row)] for row in rows]
+    tables = []
+    for title, columns in (
+        ("training", _training_columns(rows)),
+        ("held_out", _held_out_columns(rows)),
+    ):
+        shown = {k: v for k, v in columns.items() if any(v)}
+        tables.append(
+            (
+                _TITLES[title],
+                ["Task", "Optimizer", "Rate", *shown],
+                [[*n, *v] for n, *v in zip(names, *shown.values())],
+            )
+        )
+    if _has_ratios(rows):
+        columns, cells = _means(rows)
+        tables.append((_TITLES["means"], columns, cells))
+    return tables
+
+
+def _training_columns(rows):
+    reached = [row.steps_to_reference for row in rows]
+    return {
+        "Final": [_with_error(r.final_loss, r.final_error) for r in rows],
+        "Mean": [_number(row.mean_loss) for row in rows],
+        "Ratio": [_number(row.ratio, ".3f") for row in rows],
+        "Reached": [
+            "" if row.ratio is None else "never" if n is None else str(n)
+            for row, n in zip(rows, reached)
+        ],
+        "Wall s": [_number(row.seconds_to_reference, ".3g") for row in rows],
+        "CPU s": [_number(row.cpu_seconds_to_reference, ".3g") for row in rows],
+    }
+
+
+def _held_out_columns(rows):
+    return {
+        "Test": [_with_error(row.test_loss, row.test_error) for row in rows],
+        "Ratio": [_number(row.test_ratio, ".3f") for row in rows],
+        "Best": [_number(row.best_test_loss) for row in rows],
+        "Accuracy": [_number(row.accuracy, ".4f") for row in rows],
+        "Accuracy, best": [_number(row.best_accuracy, ".4f") for row in rows],
+    }
+
+
+def _means(rows):
+    """Geometric mean, on how many tasks better, worst ratio: of both losses."""
+    columns, cells = ["Optimizer"], dict[str, list[str]]()
+    for figure, name in (("ratio", "Training"), ("test_ratio", "Held-out")):
+        columns += [name, "Better on", "Worst"]
+        for optimizer, mean in geometric_means(rows, figure).items():
+            ratios = [
+                getattr(r, figure) for r in rows if r.optimizer == optimizer
+            ]
+            better = sum(ratio < 1.0 for ratio in ratios)
+            cells.setdefault(optimizer, [optimizer]).extend(
+                [
+                    f"{mean:.3f}",
+                    f"{better} of {len(ratios)}",
+                    f"{max(ratios):.3f}",
+                ]
+            )
+    return columns, list(cells.values())
 
 
 def _has_ratios(rows):
     return any(row.ratio is not None for row in rows)
 
 
-def _columns(rows):
-    return _COLUMNS + (_COLUMNS_OF_RATIOS if _has_ratios(rows) else ())
+def _rate(row):
+    return _number(row.learning_rate, ".3g") + ("*" if row.on_border else "")
 
 
-def _cells(row):
-    rate = "" if row.learning_rate is None else f"{row.learning_rate:.3g}"
-    error = "" if math.isnan(row.final_error) else f" ± {row.final_error:.2g}"
-    cells = [
-        row.task,
-        row.optimizer,
-        rate + ("*" if row.on_border else ""),
-        f"{row.final_loss:.4g}{error}",
-        f"{row.mean_loss:.4g}",
-        f"{row.test_loss:.4g}",
-    ]
-    if row.ratio is not None:
-        steps = row.steps_to_reference
-        cells += [f"{row.ratio:.3f}", "never" if steps is None else str(steps)]
-    return cells
+def _number(value, form=".4g"):
+    return "" if value is None else format(value, form)
 
 
-def _mean_cells(rows):
-    """Name, geometric mean, on how many tasks better, worst ratio."""
-    cells = []
-    for name, mean in geometric_means(rows).items():
-        ratios = [row.ratio for row in rows if row.optimizer == name]
-        better = sum(ratio < 1.0 for ratio in ratios)
-        cells.append(
-            [
-                name,
-                f"{mean:.3f}",
-                f"{better} of {len(ratios)}",
-                f"{max(ratios):.3f}",
-            ]
-        )
-    return cells
+def _with_error(value, error):
+    return f"{value:.4g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
 
 
-def _note(comparisons, rows):
+def _note(comparisons, rows, reference):
     first = comparisons[0]
+    name = f"tuned {reference}" if reference == REFERENCE else reference
+    of_ratios = _EXPLANATION_OF_RATIOS if _has_ratios(rows) else _NO_RATIOS
     notes = [
         _EXPLANATION.format(seeds=len(first.records_of(first.learned))),
-        _EXPLANATION_OF_RATIOS if _has_ratios(rows) else _NO_RATIOS,
+        of_ratios.format(reference=name),
     ]
     if any(row.on_border for row in rows):
         notes.append(_ON_BORDER)
     return " ".join(notes)
 
 
-def _picture(figure, path):
-    """Writes a figure to a file, and returns it as a part of the page."""
+def _pixels(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    path.write_bytes(buffer.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def _picture(name, pixels):
+    data = base64.b64encode(pixels).decode()
     return (
-        f'<p><img alt="{html.escape(path.stem)}" '
+        f'<p><img alt="{html.escape(name)}" '
         f'src="data:image/png;base64,{data}"></p>'
     )
 
 
-def _html_table(head, rows, learned):
+def _html_table(title, columns, rows, learned):
     """A table; the name of the optimizer is in its first column."""
-    lines = [f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"]
+    lines = [
+        f"<caption>{html.escape(title)}</caption>",
+        f"<tr>{''.join(f'<th>{name}</th>' for name in columns)}</tr>",
+    ]
     for cells in rows:
         data = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         kind = ' class="learned"' if cells[0] == learned else ""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from keras_l2l.evaluation.benchmark import Row
 from keras_l2l.evaluation.results import Comparison
-from keras_l2l.evaluation.statistics import diverged
+from keras_l2l.evaluation.statistics import diverged, loss_ratio
 from keras_l2l.reports.axes import (
     Curve,
     decorate,
@@ -81,7 +81,7 @@ def plot_profile(rows: Sequence[Row], learned: str) -> Figure:
     beyond = 2.0 * _WORST_RATIO
     for style, name in zip(styles_of(optimizers, learned), optimizers):
         ratios = sorted(
-            min(row.final_loss / best[row.task], beyond)
+            min(loss_ratio(row.final_loss, best[row.task]), beyond)
             if math.isfinite(row.final_loss)
             else beyond
             for row in rows

@@ -42,11 +42,13 @@ def plot_learning_curves(
 
     Example:
 
-    >>> comparison = evaluation.compare(presets.load(), tasks.digits_mlp())
-    >>> plot_learning_curves(comparison, "learning_curves.png")
+    >>> comparison = keras_l2l.evaluation.compare(
+    ...     rule, task, steps=5, seeds=2, baselines={}
+    ... )
+    >>> figure = plot_learning_curves(comparison, "learning_curves.png")
     """
     panels = [(_BATCH_LOSS, _batch_losses)]
-    if len(comparison.records[0].test_losses) > 1:
+    if comparison.is_monitored:
         panels.append(("Loss on held-out data", _test_losses))
     figure, axes = subplots(1, len(panels))
     for panel, (label, losses_of) in zip(axes[0], panels):

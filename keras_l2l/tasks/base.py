@@ -106,6 +106,23 @@ class Task(abc.ABC):
             A float.
         """
 
+    def test_metrics(
+        self,
+        parameters: Sequence[tf.Tensor],
+        model_state: Sequence[tf.Tensor],
+    ) -> dict[str, float]:
+        """Returns figures on held-out data, in inference mode. Runs eagerly.
+
+        Args:
+            parameters: List of tensors.
+            model_state: List of tensors.
+
+        Returns:
+            Dict from names to floats: `"loss"`, that of `test_loss`, and
+            perhaps `"accuracy"`. Defaults to the loss alone.
+        """
+        return {"loss": self.test_loss(parameters, model_state)}
+
     @functools.cached_property
     def parameter_specs(self) -> list[tf.TensorSpec]:
         """The shape and dtype of each parameter."""

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,21 +20,22 @@ class SuiteTask:
     """A task of the benchmark.
 
     Attributes:
-        make: Function without arguments that returns a `KerasTask`.
+        make: Function that returns a `KerasTask`, without arguments or with
+            that of a directory.
         steps: Integer. Inner steps of a run.
+        test_every: Integer. Held-out data are looked at each time this number
+            of steps is done. Defaults to `None`, after the last alone.
+        data: String, the name of a data set that may have to be downloaded.
+            Defaults to `None`, none.
+        uses_directory: Boolean. Whether `make` takes a directory, in which it
+            keeps what takes long to make. Defaults to `False`.
     """
 
-    make: Callable[[], Any]
+    make: Callable[..., KerasTask]
     steps: int
-
-
-def names():
-    """The names of all test tasks.
-
-    Returns:
-        Tuple of strings.
-    """
-    return tuple(SUITE)
+    test_every: int | None = None
+    data: str | None = None
+    uses_directory: bool = False
 
 
 def _mnist_mlp():
@@ -62,7 +62,7 @@ def _mnist_lenet():
             ]
         )
 
-    return _classification(build_model, datasets.images("mnist"), 64)
+    return classification(build_model, datasets.images("mnist"), 64)
 
 
 def _mnist_autoencoder():
@@ -106,7 +106,7 @@ def _cifar_convnet():
             ]
         )
 
-    return _classification(build_model, datasets.images("cifar10"), 64)
+    return classification(build_model, datasets.images("cifar10"), 64)
 
 
 def _cifar_convnet_norm():
@@ -131,7 +131,7 @@ def _cifar_convnet_norm():
             ]
         )
 
-    return _classification(build_model, datasets.images("cifar10"), 64)
+    return classification(build_model, datasets.images("cifar10"), 64)
 
 
 def _cifar_resnet():
@@ -160,7 +160,7 @@ def _cifar_resnet():
         hidden = layers.GlobalAveragePooling2D()(hidden)
         return keras.Model(inputs, layers.Dense(10)(hidden))
 
-    return _classification(build_model, datasets.images("cifar10"), 64)
+    return classification(build_model, datasets.images("cifar10"), 64)
 
 
 def _cifar_dense():
@@ -182,18 +182,32 @@ def _cifar_dense():
             ]
         )
 
-    return _classification(build_model, datasets.images("cifar10"), 64)
+    return classification(build_model, datasets.images("cifar10"), 64)
 
 
-def _text_transformer():
-    width, heads = 64, 4
+def transformer(
+    characters: int, length: int, width: int, heads: int, blocks: int
+) -> Callable[[], keras.Model]:
+    """A small transformer that predicts the next character.
+
+    Args:
+        characters: Integer, how many different ones there are.
+        length: Integer, of a piece of text.
+        width: Integer, of an embedding.
+        heads: Integer, of attention.
+        blocks: Integer.
+
+    Returns:
+        Function without arguments that returns a model from integers
+        `[B, length]` to logits `[B, length, characters]`.
+    """
 
     def build_model():
-        inputs = keras.Input((_TEXT_LENGTH,), dtype="int32")
-        places = keras.ops.arange(_TEXT_LENGTH)
-        hidden = layers.Embedding(datasets.characters("sklearn"), width)(inputs)
-        hidden += layers.Embedding(_TEXT_LENGTH, width)(places)
-        for _ in range(2):
+        inputs = keras.Input((length,), dtype="int32")
+        places = keras.ops.arange(length)
+        hidden = layers.Embedding(characters, width)(inputs)
+        hidden += layers.Embedding(length, width)(places)
+        for _ in range(blocks):
             normed = layers.LayerNormalization()(hidden)
             hidden += layers.MultiHeadAttention(heads, width // heads)(
                 normed, normed, use_causal_mask=True
@@ -202,11 +216,16 @@ def _text_transformer():
             normed = layers.Dense(4 * width, activation="gelu")(normed)
             hidden += layers.Dense(width)(normed)
         hidden = layers.LayerNormalization()(hidden)
-        return keras.Model(
-            inputs, layers.Dense(datasets.characters("sklearn"))(hidden)
-        )
+        return keras.Model(inputs, layers.Dense(characters)(hidden))
 
-    return _classification(
+    return build_model
+
+
+def _text_transformer():
+    build_model = transformer(
+        datasets.characters("sklearn"), _TEXT_LENGTH, 64, heads=4, blocks=2
+    )
+    return classification(
         build_model, datasets.text("sklearn", _TEXT_LENGTH), 16
     )
 
@@ -222,7 +241,7 @@ def _text_recurrent():
             ]
         )
 
-    return _classification(
+    return classification(
         build_model, datasets.text("sklearn", _TEXT_LENGTH), 16
     )
 
@@ -245,7 +264,7 @@ def _table_classification():
             ]
         )
 
-    return _classification(build_model, datasets.table("breast_cancer"), 32)
+    return classification(build_model, datasets.table("breast_cancer"), 32)
 
 
 def _table_regression():
@@ -288,6 +307,31 @@ def _ill_conditioned():
     )
 
 
+def classification(
+    build_model: Callable[[], keras.Model],
+    data: datasets.Dataset,
+    batch_size: int,
+) -> KerasTask:
+    """The task of a classifier with logits as outputs.
+
+    Args:
+        build_model: As for `KerasTask`.
+        data: A `Dataset` with labels.
+        batch_size: Integer.
+
+    Returns:
+        A `KerasTask` with an accuracy.
+    """
+    return KerasTask(
+        build_model,
+        data.train,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        batch_size=batch_size,
+        test_data=data.test,
+        accuracy=keras.metrics.sparse_categorical_accuracy,
+    )
+
+
 SUITE = {
     "mnist-mlp": SuiteTask(_mnist_mlp, 1000),
     "mnist-lenet": SuiteTask(_mnist_lenet, 500),
@@ -303,13 +347,3 @@ SUITE = {
     "table-regression": SuiteTask(_table_regression, 1000),
     "ill-conditioned": SuiteTask(_ill_conditioned, 2000),
 }
-
-
-def _classification(build_model, data, batch_size):
-    return KerasTask(
-        build_model,
-        data.train,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        batch_size=batch_size,
-        test_data=data.test,
-    )

@@ -7,6 +7,7 @@ import queue
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ def _splits(name):
     # Takes a second to import, and only such data need it.
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name)
+    builder = _builder(name)
     if not builder.data_path.exists():
         _download(builder)
     return tfds.as_numpy(
@@ -66,6 +67,18 @@ def _splits(name):
             split=["train", "test"], batch_size=-1, as_supervised=True
         )
     )
+
+
+def has_images(name: str) -> bool:
+    """Tells whether labelled images need no download any more.
+
+    Args:
+        name: String, as for `images`.
+
+    Returns:
+        A boolean.
+    """
+    return _builder(name).data_path.exists()
 
 
 @functools.cache
@@ -119,9 +132,10 @@ def text(name, length, stride=8):
     each is the test data.
 
     Args:
-        name: String, `"python"`, the reference that comes with Python (some
-            460,000 characters), or `"sklearn"`, scikit-learn's descriptions
-            of its data sets (some 50,000).
+        name: String: `"python"`, the reference that comes with Python (some
+            460,000 characters), `"sklearn"`, scikit-learn's descriptions of
+            its data sets (some 50,000), or `"breast_cancer"`, one of these
+            (some 5,000).
         length: Integer. Characters in a piece.
         stride: Integer. Characters between the beginnings of two pieces.
             Defaults to `8`.
@@ -153,26 +167,37 @@ def characters(name):
 
 
 @functools.cache
-def table(name):
-    """A small table of scikit-learn's, standardised.
+def table(
+    name: str, scale_inputs: bool = True, scale_targets: bool = True
+) -> Dataset:
+    """Loads a small table of scikit-learn's.
 
     Every fifth row is test data.
 
     Args:
-        name: String, `"breast_cancer"` (569 rows, two classes) or
-            `"diabetes"` (442 rows, a number).
+        name: String: `"breast_cancer"` (569 rows, two classes), `"digits"`
+            (1,797 rows, ten classes), `"iris"` (150 rows, three classes),
+            `"wine"` (178 rows, three classes), `"diabetes"` (442 rows, a
+            number) or `"linnerud"` (20 rows, three numbers).
+        scale_inputs: Boolean. Whether each feature has mean zero and
+            variance one. Defaults to `True`.
+        scale_targets: Boolean. The same of targets that are numbers.
+            Defaults to `True`.
 
     Returns:
-        A `Dataset` of `[M, features]` and labels `[M]`, or standardised
-        numbers `[M, 1]`.
+        A `Dataset` of `[M, features]` and labels `[M]`, or numbers `[M, n]`.
     """
     import sklearn.datasets
 
     load = getattr(sklearn.datasets, f"load_{name}")
-    inputs, targets = load(return_X_y=True)
+    # In units of their own, as the others are.
+    options = {"scaled": False} if name == "diabetes" else {}
+    inputs, targets = load(return_X_y=True, **options)
     if targets.dtype.kind == "f":
-        targets = _standardized(targets[:, None])
-    inputs = _standardized(inputs)
+        targets = targets.reshape(len(targets), -1).astype("float32")
+        targets = _standardized(targets) if scale_targets else targets
+    inputs = _standardized(inputs) if scale_inputs else inputs
+    inputs = inputs.astype("float32")
     held_out = np.arange(len(inputs)) % 5 == 0
     return Dataset(
         (inputs[~held_out], targets[~held_out]),
@@ -196,21 +221,35 @@ def _python_reference():
     return "".join(topics.topics[key] for key in sorted(topics.topics))
 
 
-def _sklearn_descriptions():
+def _sklearn_descriptions(ending=".rst"):
     files = importlib.resources.files("sklearn.datasets.descr").iterdir()
     return "".join(
         file.read_text(encoding="utf-8")
         for file in sorted(files, key=lambda file: file.name)
-        if file.name.endswith(".rst")
+        if file.name.endswith(ending)
     )
 
 
-_TEXTS = {"python": _python_reference, "sklearn": _sklearn_descriptions}
+_TEXTS: dict[str, Callable[[], str]] = {
+    "python": _python_reference,
+    "sklearn": _sklearn_descriptions,
+    "breast_cancer": functools.partial(
+        _sklearn_descriptions, "breast_cancer.rst"
+    ),
+}
 
 
 def _standardized(values):
-    values = (values - values.mean(0)) / values.std(0)
+    scale = values.std(0)
+    # A feature that never changes, such as a pixel at the border, is zero.
+    values = (values - values.mean(0)) / np.where(scale > 0.0, scale, 1.0)
     return values.astype("float32")
+
+
+def _builder(name: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.builder(name)
 
 
 def _download(builder: Any) -> None:

@@ -51,6 +51,9 @@ class KerasTask(Task):
         test_data: Held-out data, of the form of `dataset`. Defaults to
             `None`: the test loss is then computed on the training data, in
             inference mode.
+        accuracy: Function `(y, outputs)` whose mean over held-out data is the
+            accuracy, such as `keras.metrics.sparse_categorical_accuracy`.
+            Defaults to `None`, without.
         name: String. The name of the task in tables and plots. Defaults to
             the model's name.
 
@@ -86,6 +89,7 @@ class KerasTask(Task):
         batch_size: int | None = None,
         max_batches: int = 1000,
         test_data: Any = None,
+        accuracy: Callable[[Any, Any], Any] | None = None,
         name: str | None = None,
     ):
         if not callable(build_model) or isinstance(build_model, keras.Model):
@@ -103,6 +107,7 @@ class KerasTask(Task):
             batch_size = min(first_size, self._examples)
         checks.positive_integers(batch_size=batch_size, max_batches=max_batches)
         self.batch_size = batch_size
+        self._accuracy = accuracy
         self._build_model = build_model
         # Another seed than that of `parameters` below, which must differ.
         self._model = self._build(seed=1)
@@ -156,20 +161,26 @@ class KerasTask(Task):
         )
 
     def loss(self, parameters, model_state, batch):
-        return self._run(parameters, model_state, batch, training=True)
+        loss, _, state = self._run(parameters, model_state, batch, True)
+        return loss, state
 
     def test_loss(self, parameters, model_state):
+        return self.test_metrics(parameters, model_state)["loss"]
+
+    def test_metrics(self, parameters, model_state):
         examples = _count_examples("test_data", self._test_data)
-        total = 0.0
+        means: dict[str, float] = {}
         for begin in range(0, examples, _TEST_BATCH_SIZE):
             end = min(begin + _TEST_BATCH_SIZE, examples)
             batch = tf.nest.map_structure(
                 lambda array, begin=begin, end=end: array[begin:end],
                 self._test_data,
             )
-            loss, _ = self._test_function(parameters, model_state, batch)
-            total += float(loss) * (end - begin)
-        return total / examples
+            metrics = self._test_function(parameters, model_state, batch)
+            for name, value in metrics.items():
+                share = (end - begin) / examples
+                means[name] = means.get(name, 0.0) + float(value) * share
+        return means
 
     @property
     def parameter_paths(self) -> list[str]:
@@ -180,10 +191,18 @@ class KerasTask(Task):
         # A partial of its own for each task: TensorFlow counts the traces of
         # a method over all tasks, and warns of too many.
         return tf.function(
-            functools.partial(self._run, training=False),
+            functools.partial(self._metrics),
             reduce_retracing=True,
             autograph=False,
         )
+
+    def _metrics(self, parameters, model_state, batch):
+        loss, outputs, _ = self._run(parameters, model_state, batch, False)
+        if self._accuracy is None:
+            return {"loss": loss}
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        accuracy = tf.reduce_mean(self._accuracy(y, outputs))
+        return {"loss": loss, "accuracy": accuracy}
 
     def _run(self, parameters, model_state, batch, training):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -201,10 +220,11 @@ class KerasTask(Task):
                 sample_weight=sample_weight,
                 training=training,
             )
-        return loss, [
+        state = [
             tf.convert_to_tensor(scope.get_current_value(v))
             for v in model.non_trainable_variables
         ]
+        return loss, outputs, state
 
     def _warn_of_what_is_lost(self, parameters):
         """Warns of a model that would be trained otherwise than expected."""

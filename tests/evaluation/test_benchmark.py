@@ -11,6 +11,7 @@ import keras_l2l
 from keras_l2l import evaluation, rules, tasks
 from keras_l2l.cli import main
 from keras_l2l.evaluation import OptimizerSpec, learned_spec
+from keras_l2l.tasks import datasets
 from keras_l2l.tasks.benchmark_suite import SUITE, SuiteTask
 from tests import components
 from tests.reports.test_plots import comparison
@@ -220,9 +221,78 @@ def test_the_command(tmp_path, capsys):
     assert [row["optimizer"] for row in document["rows"]] == [
         "lstm-mnist",
         "lstm-mnist, total steps",
+        "lstm-mnist, nominal",
         "Adam, untuned",
     ]
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_small_suite_leaves_out_what_must_be_downloaded(
+    tmp_path, capsys, monkeypatch
+):
+    def make():
+        raise AssertionError("It must not be made.")
+
+    suite = {"toy": TOY["two"], "far": SuiteTask(make, 10, data="mnist")}
+    monkeypatch.setitem(evaluation.SUITES, "small", suite)
+    monkeypatch.setattr(datasets, "has_images", lambda name: False)
+    arguments = [
+        *("benchmark", "--suite", "small", "--rule", "lstm-mnist"),
+        *("--optimizers", "Adam, untuned", "--reference", "Adam, untuned"),
+        *("--seeds", "1", "--output", str(tmp_path), "--json"),
+    ]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "far is left out: mnist has not been downloaded" in captured.err
+    document = json.loads(captured.out)
+    assert {row["task"] for row in document["rows"]} == {"toy"}
+    assert document["held_out_geometric_means"]["Adam, untuned"] == 1.0
+
+
+def test_rates_are_chosen_by_the_loss_that_is_asked_for(tmp_path):
+    class Opposite(tasks.Quadratic):
+        def test_loss(self, parameters, model_state):
+            return -super().test_loss(parameters, model_state)
+
+    def best(criterion):
+        (comparison,) = evaluation.run_benchmark(
+            {"toy": SuiteTask(lambda: Opposite(2), 20)},
+            {"Adam": OptimizerSpec(lambda steps: rules.Adam(), (0.01, 0.1))},
+            tmp_path,
+            *(1, 1),
+            criterion=criterion,
+        )
+        return comparison.sweeps[0]
+
+    training, held_out = best("training"), best("held-out")
+    assert training.best > held_out.best
+    assert max(held_out.scores) < 0.0 < min(training.scores)
+
+
+def test_nominal_is_the_rule_before_it_was_trained():
+    rule = rules.Hierarchical(units=4, coordinate_units=3, seed=1)
+    trained = rule.copy()
+    trained.set_weights([weight + 1.0 for weight in rule.get_weights()])
+    nominal = evaluation.nominal_spec(trained)
+    for ours, theirs in zip(
+        nominal.make_rule(9).get_weights(), rule.get_weights()
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert nominal.key != evaluation.learned_spec(trained).key
+
+
+def test_a_cosine_multiplies_the_updates():
+    rule = evaluation.OPTIMIZERS["Muon+cosine"].make_rule(4)
+    constant = rules.Muon(0.5)
+    rule.learning_rate.assign(0.5)
+    parameters = [tf.zeros([2])]
+    states = [r.initial_state(parameters) for r in (rule, constant)]
+    for step in range(6):
+        gradient = [tf.ones([2])]
+        (ours,), states[0] = rule(gradient, parameters, states[0])
+        (theirs,), states[1] = constant(gradient, parameters, states[1])
+        scale = 0.5 * (1.0 + np.cos(np.pi * min(step / 4, 1.0)))
+        np.testing.assert_allclose(ours, scale * theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_the_command_names_what_there_is(tmp_path, capsys):

@@ -9,7 +9,10 @@ import pytest
 from keras_l2l.evaluation.episode_runner import Run
 from keras_l2l.evaluation.run_cache import RunCache
 
-RUN = Run(np.array([3.0, math.nan, 1 / 3]), {1: 2.5, 2: math.nan}, 0.5, 0.25)
+RUN = Run(
+    *(np.array([3.0, math.nan, 1 / 3]), {1: 2.5, 2: math.nan}, {2: 0.75}),
+    *(0.5, 0.25),
+)
 PLACE = "Adam", 0.01, 7
 
 
@@ -26,6 +29,7 @@ def test_a_run_comes_back(cache, tmp_path):
     np.testing.assert_array_equal(found.losses, [3.0, math.nan, 0.3333333])
     assert found.test_losses[1] == 2.5
     assert math.isnan(found.test_losses[2])
+    assert found.test_accuracies == {2: 0.75}
     assert (found.seconds, found.cpu_seconds) == (0.5, 0.25)
 
 

@@ -25,6 +25,13 @@ def test_statistics():
     assert better.in_paired_standard_errors == math.inf
 
 
+def test_a_ratio_of_losses_that_are_zero():
+    assert statistics.loss_ratio(0.0, 0.0) == 1.0
+    assert statistics.loss_ratio(3.0, 2.0) == 1.5
+    assert statistics.loss_ratio(0.5, 0.0) == pytest.approx(5e6)
+    assert statistics.loss_ratio(math.inf, 2.0) == math.inf
+
+
 def test_geometric_mean():
     assert statistics.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
     assert statistics.geometric_mean([0.5, math.inf]) == math.inf

@@ -1,5 +1,6 @@
 """The report of a benchmark: tables, figures, one page."""
 
+import dataclasses
 import json
 import re
 
@@ -21,6 +22,7 @@ def test_the_report_is_one_page(tmp_path):
     document = json.loads((tmp_path / "benchmark.json").read_text())
     assert [row["optimizer"] for row in document["rows"]] == ["mine", "Adam"]
     assert document["geometric_means"]["mine"] == pytest.approx(2 / 3)
+    assert document["held_out_geometric_means"]["Adam"] == 1.0
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") == 2
     # Nothing is loaded from elsewhere.
@@ -28,15 +30,55 @@ def test_the_report_is_one_page(tmp_path):
     assert 'src="data:image/png;base64,' in page
 
 
-def test_without_tuned_adam_there_are_no_ratios(tmp_path):
+def test_without_the_reference_there_are_no_ratios(tmp_path):
     made = comparison({name: [[2.0] * 11] * 2 for name in ("mine", "SGD")})
     reports.write_report([made], tmp_path)
     page = re.sub('base64,[^"]*', "", (tmp_path / "report.html").read_text())
-    table, note = reports.benchmark_tables([made])
-    assert [c.header for c in table.columns][-1] == "Test"
+    *tables, note = reports.benchmark_tables([made])
+    for table in tables:
+        assert "Ratio" not in [column.header for column in table.columns]
     for text in (page, note.plain):
         assert "no ratios, as tuned Adam" in text
         assert "nan" not in text
+    *_, note = reports.benchmark_tables([made], reference="SGD")
+    assert "Ratio: over SGD" in note.plain
+
+
+def _columns(tables, title):
+    """Dict from the names of columns to their cells."""
+    (table,) = (table for table in tables[:-1] if table.title == title)
+    return {c.header: [str(cell) for cell in c.cells] for c in table.columns}
+
+
+def test_held_out_figures_are_those_of_the_end_and_the_best_step():
+    losses = {"mine": [[4.0, 2.0, 1.0, 3.0]], "Adam": [[4.0, 3.0, 2.0, 2.0]]}
+    made = comparison(losses, test_steps=(1, 2, 3))
+    made = dataclasses.replace(
+        made,
+        records=tuple(
+            dataclasses.replace(
+                record,
+                test_accuracies={1: 0.5, 2: 0.75, 3: 0.25},
+                seconds=6.0,
+                cpu_seconds=3.0,
+            )
+            for record in made.records
+        ),
+    )
+    tables = reports.benchmark_tables([made])
+    held_out = _columns(tables, "Held-out data")
+    assert held_out["Test"] == ["3", "2"]
+    assert held_out["Ratio"] == ["1.500", "1.000"]
+    assert held_out["Best"] == ["1", "2"]
+    assert held_out["Accuracy"] == ["0.2500", "0.2500"]
+    assert held_out["Accuracy, best"] == ["0.7500", "0.7500"]
+    training = _columns(tables, "Training loss")
+    # The second of three steps is the first with Adam's final loss.
+    assert training["Reached"] == ["2", "3"]
+    assert training["Wall s"] == ["4", "6"]
+    assert training["CPU s"] == ["2", "3"]
+    means = _columns(tables, "Geometric means over the tasks of the ratios")
+    assert means["Held-out"] == ["1.500", "1.000"]
 
 
 def test_curves_show_the_spread_of_the_seeds_until_one_is_lost():
