@@ -104,20 +104,28 @@ def benchmark_tables(
     rows, learned = summarize(comparisons, reference), comparisons[0].learned
     tables = []
     for title, columns, cells in _tables(rows):
-        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in columns:
-            is_text = name in ("Task", "Optimizer")
+        table = Table(
+            title=title,
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        first = columns.index("Optimizer")  # after the task, if any
+        for name in columns[first:]:
             table.add_column(
-                name, justify="left" if is_text else "right", no_wrap=True
+                name,
+                justify="left" if name == "Optimizer" else "right",
+                no_wrap=True,
             )
-        for index, line in enumerate(cells):
-            is_last = columns[0] == "Task" and (
-                index + 1 == len(cells) or cells[index + 1][0] != line[0]
-            )
+        task = None
+        for line in cells:
+            if first and line[0] != task:  # A line of its own, as it is long.
+                task = line[0]
+                table.add_section()
+                table.add_row(Text(task, style="italic"))
             table.add_row(
-                *map(Text, line),
-                style="bold" if learned in line[:2] else None,
-                end_section=is_last,
+                *map(Text, line[first:]),
+                style="bold" if line[first] == learned else None,
             )
         tables.append(table)
     return [*tables, Text(_note(comparisons, rows, reference), style="dim")]
@@ -208,7 +216,7 @@ def _training_columns(rows):
     return {
         "Final": [_with_error(r.final_loss, r.final_error) for r in rows],
         "Mean": [_number(row.mean_loss) for row in rows],
-        "Ratio": [_number(row.ratio, ".3f") for row in rows],
+        "Ratio": [_number(row.ratio, ".3g") for row in rows],
         "Reached": [
             "" if row.ratio is None else "never" if n is None else str(n)
             for row, n in zip(rows, reached)
@@ -221,7 +229,7 @@ def _training_columns(rows):
 def _held_out_columns(rows):
     return {
         "Test": [_with_error(row.test_loss, row.test_error) for row in rows],
-        "Ratio": [_number(row.test_ratio, ".3f") for row in rows],
+        "Ratio": [_number(row.test_ratio, ".3g") for row in rows],
         "Best": [_number(row.best_test_loss) for row in rows],
         "Accuracy": [_number(row.accuracy, ".4f") for row in rows],
         "Accuracy, best": [_number(row.best_accuracy, ".4f") for row in rows],
@@ -240,9 +248,9 @@ def _means(rows):
             better = sum(ratio < 1.0 for ratio in ratios)
             cells.setdefault(optimizer, [optimizer]).extend(
                 [
-                    f"{mean:.3f}",
+                    f"{mean:.3g}",
                     f"{better} of {len(ratios)}",
-                    f"{max(ratios):.3f}",
+                    f"{max(ratios):.3g}",
                 ]
             )
     return columns, list(cells.values())
