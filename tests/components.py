@@ -122,7 +122,7 @@ def rule_names():
     For tests that trace or compile a graph for each rule.
     """
     return [
-        pytest.param(name, marks=pytest.mark.large if name in SIBLINGS else ())
+        pytest.param(name, marks=pytest.mark.slow if name in SIBLINGS else ())
         for name in RULES
     ]
 

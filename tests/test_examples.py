@@ -19,6 +19,7 @@ ARGUMENTS = {
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
     **{f"paper/{name}.py": ["--output", "out"] for name in paper.names()},
 }
+FAST = {"use_in_keras.py", "learn_your_own.py", "paper/quadratics.py"}
 # They make the operations of their process deterministic for good.
 IN_A_PROCESS = {"paper/feature_network.py"}
 
@@ -33,9 +34,14 @@ def test_every_example_is_run():
     [
         pytest.param(
             name,
-            marks=[components.needs_mnist, components.needs_cifar]
-            if name.startswith("paper")
-            else (),
+            marks=[
+                *([pytest.mark.slow] if name not in FAST else []),
+                *(
+                    [components.needs_mnist, components.needs_cifar]
+                    if name.startswith("paper")
+                    else []
+                ),
+            ],
         )
         for name in ARGUMENTS
     ],

@@ -53,6 +53,7 @@ def one_line_error(capsys, *arguments):
     return captured.err
 
 
+@pytest.mark.slow
 def test_compare_with_its_defaults(shelf, here, capsys):
     assert main(["compare", *TINY]) == 0
     table = capsys.readouterr().out
@@ -89,6 +90,7 @@ def test_compare_prints_records_as_json(exported, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == records
 
 
+@pytest.mark.slow
 def test_compare_with_a_network_of_choice(exported, tmp_path, capsys):
     network = ["--units", "3", "--depth", "2", "--activation", "relu"]
     rule = tmp_path / "Adam"  # the name of a baseline

@@ -133,6 +133,7 @@ def test_a_backend_that_there_is_not():
     assert "must be 'tensorflow' or unset. Received: 'numpie'" in error
 
 
+@pytest.mark.slow
 def test_a_training_survives_its_reader_and_goes_on_after_ctrl_c(tmp_path):
     (tmp_path / "mine.toml").write_text(RECIPE)
     command = ["meta-train", str(tmp_path / "mine.toml")]

@@ -60,7 +60,7 @@ def _pairs():
     }
     return [
         pytest.param(
-            task, rule, marks=() if rule == fast[task] else pytest.mark.large
+            task, rule, marks=() if rule == fast[task] else pytest.mark.slow
         )
         for task in fast
         for rule in ("CoordinatewiseLSTM", "Adam", "Momentum")
@@ -82,7 +82,11 @@ def test_equals_an_outer_tape(task_name, rule_name):
 
 @pytest.mark.parametrize(
     "rule_name",
-    ["NTMBFGS", "NTMBFGS-low-rank", "Grouped"],
+    [
+        "NTMBFGS",
+        pytest.param("NTMBFGS-low-rank", marks=pytest.mark.slow),
+        pytest.param("Grouped", marks=pytest.mark.slow),
+    ],
 )
 def test_of_rules_that_share_something(rule_name):
     """One pass over all coordinates, and never a share of them."""
@@ -162,7 +166,7 @@ def _hierarchical():
 
 @pytest.mark.parametrize(
     "make_rule",
-    [TensorRule, pytest.param(_hierarchical, marks=pytest.mark.large)],
+    [TensorRule, pytest.param(_hierarchical, marks=pytest.mark.slow)],
 )
 def test_tensor_by_tensor_equals_an_outer_tape(make_rule):
     task, rule = components.TASKS["KerasTask-mlp"](), make_rule()
@@ -302,8 +306,8 @@ def _python_tape_with_second_derivatives(rule, task, carry, weights):
     [
         ("KerasTask-mlp", False),
         ("KerasTask-convnet", True),
-        pytest.param("KerasTask-mlp", True, marks=pytest.mark.large),
-        pytest.param("KerasTask-convnet", False, marks=pytest.mark.large),
+        pytest.param("KerasTask-mlp", True, marks=pytest.mark.slow),
+        pytest.param("KerasTask-convnet", False, marks=pytest.mark.slow),
     ],
 )
 def test_second_derivatives_equal_one_tape(task_name, in_segments):
@@ -385,7 +389,7 @@ def _carries(structure):
     "task_name",
     [
         "KerasTask-mlp",
-        pytest.param("KerasTask-convnet", marks=pytest.mark.large),
+        pytest.param("KerasTask-convnet", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("name", components.ESTIMATORS)

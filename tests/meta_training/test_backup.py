@@ -97,6 +97,7 @@ np.savez(sys.argv[2], *rule.get_weights())
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_with_the_same_numbers(tmp_path):
     """A real process, killed with SIGKILL in the middle of its epochs."""
 

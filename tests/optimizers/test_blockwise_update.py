@@ -54,7 +54,7 @@ FAST = {
 @pytest.mark.parametrize(
     ("name", "block_size"),
     [
-        pytest.param(*case, marks=() if case in FAST else pytest.mark.large)
+        pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
         for case in itertools.product(components.RULES, BLOCK_SIZES)
     ],
 )

@@ -195,7 +195,10 @@ def test_a_nan_gradient_does_no_lasting_harm():
     for one, two in zip(steps(optimizer, on), before):
         assert np.isfinite(one).all()
         assert (one != two).all()
-    assert all(np.isfinite(v.numpy()).all() for v in optimizer.variables)
+    # A snapshot is NaN until it is taken.
+    kept = [v for v in optimizer.variables if "guard_snapshot" not in v.path]
+    assert kept
+    assert all(np.isfinite(v.numpy()).all() for v in kept)
 
 
 @pytest.mark.parametrize("how", ["accumulate", "clip", "scale", "plain"])
@@ -349,4 +352,4 @@ def test_the_optimizer_imports_no_meta_training():
                     if first == "keras_l2l":
                         queue += set(names) - reached
     lower = {"checks", "execution", "optimizers", "presets", "rules"}
-    assert reached <= lower | {"serialization", "resources"}
+    assert reached <= lower | {"serialization", "packaged_files"}
