@@ -62,7 +62,9 @@ def test_every_public_class_is_in_the_table(module, base, table):
         for name, factory in table.items()
         if name not in components.NEEDS_DATA
     }
-    assert _public_classes(module, base) == tested
+    assert _public_classes(module, base) == tested, (
+        "A public class needs a line in tests/components.py."
+    )
 
 
 def _imports(path):

@@ -412,6 +412,7 @@ def test_contract_of_every_estimator(name, task_name):
             v.shape for v in rule.trainable_variables
         ]
         assert all(np.isfinite(g).all() for g in result.gradients)
+        assert all(np.any(g) for g in result.gradients[-2:])
         tf.nest.assert_same_structure(carry, result.carry)
         carry = result.carry
     assert max(int(one.step) for one in _carries(carry)) == 3 * STEPS
