@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 from keras import ops
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -30,6 +31,7 @@ def test_the_rule_of_contributing():
     assert type(rule).from_config(rule.get_config()).step == 0.5
 
 
+@pytest.mark.slow
 def test_the_code_of_the_readme(tmp_path, monkeypatch):
     """Each block goes on where the one before stopped, at a tiny size."""
     monkeypatch.chdir(tmp_path)

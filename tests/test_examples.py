@@ -19,7 +19,7 @@ ARGUMENTS = {
     "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
     **{f"paper/{name}.py": ["--output", "out"] for name in paper.names()},
 }
-FAST = {"use_in_keras.py", "learn_your_own.py", "paper/quadratics.py"}
+FAST = {"use_in_keras.py", "paper/quadratics.py"}
 # They make the operations of their process deterministic for good.
 IN_A_PROCESS = {"paper/feature_network.py"}
 

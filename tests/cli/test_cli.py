@@ -174,6 +174,7 @@ def test_an_unwritable_output_is_found_before_the_run(
     one_line_error(capsys, "compare", "--output", "a_file")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(shelf, here, capsys, monkeypatch):
     def plot(*_):
         raise OSError("No space left on device")

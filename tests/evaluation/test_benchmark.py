@@ -209,6 +209,7 @@ def test_every_task_of_the_suite_trains(name):
     assert curves.losses[0, -10:].mean() < curves.losses[0, :10].mean()
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     arguments = [
         "benchmark",

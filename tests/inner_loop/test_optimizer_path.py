@@ -55,6 +55,7 @@ def test_fit_gives_the_losses_of_unroll(name):
 
 
 @components.needs_mnist
+@pytest.mark.slow
 def test_fit_with_the_preset_gives_the_losses_of_unroll():
     def build_model():
         return keras.Sequential(

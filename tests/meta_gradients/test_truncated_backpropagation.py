@@ -329,6 +329,7 @@ def test_second_derivatives_equal_one_tape(task_name, in_segments):
     assert _relative_difference(gradients, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_share_of_the_coordinates_is_unbiased(monkeypatch):
     """The mean over many draws is the whole gradient, within its error."""
     # Four blocks, the last of which is padded.

@@ -132,6 +132,7 @@ def test_a_rule_that_shares_gets_all_variables_at_once():
 
 
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "float16"])
+@pytest.mark.slow
 def test_a_narrow_state_changes_little(state_dtype, tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 4)).astype("float32")

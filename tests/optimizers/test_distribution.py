@@ -102,9 +102,13 @@ def assert_close(one, two, atol=1e-6):
     ("replicas", "build"),
     [
         (2, lambda: dense(make())),
-        (4, lambda: dense(make())),
+        pytest.param(4, lambda: dense(make()), marks=pytest.mark.slow),
         (2, lambda: dense(L2LOptimizer(Normalised()))),
-        (2, lambda: dense(L2LOptimizer(grouped()))),
+        pytest.param(
+            2,
+            lambda: dense(L2LOptimizer(grouped())),
+            marks=pytest.mark.slow,
+        ),
         (2, lambda: dense(make(weight_decay=0.01, use_ema=True))),
         (2, lambda: embedding(make())),
         (2, lambda: dense(make(), "mixed_bfloat16")),
@@ -144,6 +148,7 @@ def test_mixed_float16_agrees_with_one_device():
     assert_close(several, one, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_on_replicas(tmp_path):
     strategy = mirrored()
     with strategy.scope():

@@ -19,7 +19,10 @@ BAD = {"NaN": np.nan, "infinity": np.inf, "huge": 1e9}
 ALL = (0, 1, 2, 3)
 FIRST_LAYER, SECOND_LAYER = ALL[:2], ALL[2:]
 
-pytestmark = pytest.mark.filterwarnings("ignore:The guard of")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The guard of"),
+]
 
 
 class Training:

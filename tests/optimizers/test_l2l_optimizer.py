@@ -133,6 +133,7 @@ def test_every_way_of_running_agrees(how):
     "name",
     ["Prodigy", "CoordinatewiseLSTM-averaging", "Grouped", "Hierarchical"],
 )
+@pytest.mark.slow
 def test_rules_with_a_state_of_whole_tensors(name):
     def fitted(layers, **how):
         # TensorFlow embeds tensors of up to 128 elements in a graph.

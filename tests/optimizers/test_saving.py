@@ -126,6 +126,7 @@ def test_copies_of_an_optimizer_and_of_a_model():
     assert_same(clone, model)
 
 
+@pytest.mark.slow
 def test_inside_other_optimizers():
     inner = [make(), make(learning_rate=0.1)]
     optimizer = keras.optimizers.MultiOptimizer(

@@ -46,6 +46,7 @@ def test_a_stage_has_a_curriculum_and_a_teacher():
     assert float(config.estimator.teacher.learning_rate) == np.float32(0.05)
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_resumes_and_scores(tmp_path):
     recipe = dataclasses.replace(
         recipe_files.load("lstm-digits"),

@@ -128,6 +128,7 @@ Y = X.sum((1, 2))
 OF_RECURRENT = [*("gates", "gates", "biases") * 2, "others", "biases"]
 
 
+@pytest.mark.slow
 def test_a_model_resumes_in_the_same_groups(tmp_path):
     model = _recurrent()
     model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
