@@ -17,6 +17,7 @@ def _values(seed):
     return [rng.normal(size=shape) for shape in SHAPES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adam_head", [True, False])
 def test_equals_optax_step_for_step(adam_head):
     rule = rules.Muon(
