@@ -36,11 +36,12 @@ def find(kind: str, pattern: str) -> dict[str, pathlib.Path]:
     >>> find("experiments", "*.py")["mnist"].name
     'mnist.py'
     """
-    root = next((path for path in DIRECTORIES[kind] if path.is_dir()), None)
-    if root is None:
+    directory = root(kind)
+    if directory is None:
         return {}
     entries = {
-        root / match.relative_to(root).parts[0] for match in root.glob(pattern)
+        directory / match.relative_to(directory).parts[0]
+        for match in directory.glob(pattern)
     }
     found = {
         entry.name if entry.is_dir() else entry.stem: entry
@@ -48,3 +49,15 @@ def find(kind: str, pattern: str) -> dict[str, pathlib.Path]:
         if not entry.name.startswith(".")
     }
     return dict(sorted(found.items()))
+
+
+def root(kind: str) -> pathlib.Path | None:
+    """Finds the directory of the shipped files of one kind.
+
+    Args:
+        kind: String, a key of `DIRECTORIES`.
+
+    Returns:
+        A `pathlib.Path`; `None` if nothing of this kind was installed.
+    """
+    return next((path for path in DIRECTORIES[kind] if path.is_dir()), None)

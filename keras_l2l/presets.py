@@ -1,6 +1,8 @@
 """Shipped rules by name."""
 
 import dataclasses
+import hashlib
+import json
 import math
 import os
 from typing import Any
@@ -10,6 +12,8 @@ from keras_l2l.rules import UpdateRule, load_rule
 from keras_l2l.serialization import manifest
 
 DEFAULT = "general"
+# Beside the presets; `benchmarks/presets.py` writes it.
+AGAINST_ADAM = "against_adam.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +25,16 @@ class Preset:
         description: String.
         parameters: Integer, the number of meta-parameters.
         scores: Dict.
+        against_adam: Dict: `ratio`, the loss on held-out data as a multiple
+            of that of an Adam with a tuned learning rate, after `steps` steps
+            of the task `task`. `None` if that was not measured.
     """
 
     name: str
     description: str
     parameters: int
     scores: dict[str, Any]
+    against_adam: dict[str, Any] | None = None
 
 
 def names():
@@ -80,9 +88,26 @@ def describe():
     Returns:
         List of `Preset`, sorted by name.
     """
+    figures = _figures()
     return [
-        _describe(name, manifest.read_manifest(path(name))) for name in names()
+        _describe(
+            name, manifest.read_manifest(path(name)), figures.get(name, {})
+        )
+        for name in names()
     ]
+
+
+def manifest_digest(name):
+    """A digest of a preset's manifest, which each training changes.
+
+    Args:
+        name: String, one of `names()`.
+
+    Returns:
+        A string of 16 characters.
+    """
+    content = (path(name) / manifest.FILE).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def resolve_rule(rule):
@@ -137,6 +162,23 @@ def _directories():
     return packaged_files.find("presets", f"*/{manifest.FILE}")
 
 
-def _describe(name, content):
+def _figures():
+    """Dict from names to what `benchmarks/presets.py` measured."""
+    root = packaged_files.root("presets")
+    if root is None or not (root / AGAINST_ADAM).exists():
+        return {}
+    return json.loads((root / AGAINST_ADAM).read_text(encoding="utf-8"))
+
+
+def _describe(name, content, figure):
     sizes = [math.prod(entry["shape"]) for entry in content["variables"]]
-    return Preset(name, content["description"], sum(sizes), content["scores"])
+    is_current = figure.get("manifest") == manifest_digest(name)
+    return Preset(
+        name,
+        content["description"],
+        sum(sizes),
+        content["scores"],
+        {k: v for k, v in figure.items() if k != "manifest"}
+        if is_current
+        else None,
+    )

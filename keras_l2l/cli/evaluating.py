@@ -23,16 +23,16 @@ TASKS = ("digits", "mnist", "quadratic")
 @click.option(
     "--task",
     type=click.Choice(TASKS),
-    default="digits",
-    show_default=True,
-    help="What the optimizers train.",
+    show_default="digits",
+    help="What the optimizers train, if not a model or data of yours.",
 )
-@options.count("--units", help="Units of a hidden layer of digits and mnist.")
-@options.count("--depth", help="Hidden layers of digits and mnist.")
+@options.user_task
+@options.count("--units", help="Units of a hidden layer of a perceptron.")
+@options.count("--depth", help="Hidden layers of a perceptron.")
 @click.option(
-    "--activation", metavar="NAME", help="Activation of digits and mnist."
+    "--activation", metavar="NAME", help="Activation of a perceptron."
 )
-@options.count("--batch-size", help="Batch size of digits and mnist.")
+@options.count("--batch-size", help="Examples in a batch.")
 @options.count("--steps", default=100, help="Updates in a run.")
 @options.count("--seeds", default=10, help="Runs of each optimizer.")
 @options.count("--sweep-seeds", default=5, help="Runs for each learning rate.")
@@ -45,18 +45,22 @@ TASKS = ("digits", "mnist", "quadratic")
 @options.seed(default=0, help="Seed of all runs.")
 def compare(
     rule: str,
-    task: str,
+    task: str | None,
     steps: int,
     seeds: int,
     sweep_seeds: int,
     test_every: int | None,
     output: pathlib.Path,
     seed: int,
-    **network: Any,
+    **settings: Any,
 ) -> tuple[Any, list[Any]]:
     """Compare a learned rule with SGD, NAG, RMSprop and Adam.
 
-    Their learning rates are tuned first.
+    Their learning rates are tuned first. On a model and data of yours:
+
+    \b
+    keras-l2l compare --data table.csv --target price
+    keras-l2l compare --model mine.py:build_model --data mine.py:load_data
     """
     from keras_l2l import evaluation
     from keras_l2l.reports import tables
@@ -64,7 +68,7 @@ def compare(
     loaded = options.load_rule(rule)
     output = options.writable_directory(output)
     made_task = _make_task(
-        task, {k: v for k, v in network.items() if v is not None}
+        task, {k: v for k, v in settings.items() if v is not None}
     )
     name = pathlib.Path(rule).name
     if name in evaluation.BASELINES:
@@ -248,20 +252,31 @@ def inspect(rule: str, seed: int) -> tuple[Any, list[Any]]:
     return document, tables.detail_table(details)
 
 
-def _make_task(name: str, network: dict[str, Any]) -> Any:
+def _make_task(name: str | None, settings: dict[str, Any]) -> Any:
     from keras_l2l import tasks
 
-    if name == "quadratic":
-        if network:
+    if "data" in settings and name is None:
+        return options.make_user_task(**settings)
+    for option in ("data", "model", "target", "loss"):
+        if option in settings:
             raise CommandError(
-                f"--{next(iter(network)).replace('_', '-')} does not apply to "
+                f"--{option} does not go with --task {name}: give --data or "
+                "--task, not both"
+                if name
+                else f"--{option} needs --data, which names your data"
+            )
+    name = name or "digits"
+    if name == "quadratic":
+        if settings:
+            raise CommandError(
+                f"--{next(iter(settings)).replace('_', '-')} does not apply to "
                 "the task 'quadratic', which has no network. Leave it out, or "
                 "choose --task digits or mnist"
             )
         return tasks.Quadratic()
     make = {"digits": tasks.digits_mlp, "mnist": tasks.mnist_mlp}[name]
     with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
-        return make(**network)
+        return make(**settings)
 
 
 def _make_suite_task(name: str, task: Any, *directory: pathlib.Path) -> Any:

@@ -9,14 +9,24 @@ import click
 
 from keras_l2l.cli import options
 from keras_l2l.cli.command import command
-from keras_l2l.cli.errors import interruptible, user_errors
+from keras_l2l.cli.errors import CommandError, interruptible, user_errors
 from keras_l2l.reproduction import recipe_files
 
 _complete = options.complete("recipes", "*.toml")
 
 
 @command("meta-train", known=recipe_files.descriptions, known_title="Recipes")
-@click.argument("recipe", shell_complete=_complete)
+@click.argument("recipe", required=False, shell_complete=_complete)
+@options.user_task
+@options.rule(
+    default=None,
+    show_default="general",
+    help="With --data: the rule that is trained further.",
+)
+@options.count(
+    "--horizon", show_default="200", help="With --data: steps of an episode."
+)
+@options.count("--batch-size", help="With --data: examples in a batch.")
 @options.output(
     show_default="runs/RECIPE", help="Where rule and backups are kept."
 )
@@ -37,25 +47,42 @@ _complete = options.complete("recipes", "*.toml")
     show_default="that of the recipe", help="Seed of rule and episodes."
 )
 def meta_train(
-    recipe: str,
+    recipe: str | None,
     output: pathlib.Path | None,
     epochs: int | None,
     steps_per_epoch: int | None,
     verbose: bool,
     seed: int | None,
+    **own: Any,
 ) -> tuple[Any, list[Any]]:
-    """Meta-train a rule by a recipe and export it.
+    """Meta-train a rule and export it, by a recipe or on data of yours.
 
     RECIPE is the name of a recipe, or the path of a TOML file; `keras-l2l
-    recipes NAME` prints one to start from. A run that was stopped goes on
-    when it is started again.
+    recipes NAME` prints one to start from. Without one, --data names your
+    data, and a shipped rule is trained further on them. A run that was
+    stopped goes on when it is started again.
+
+    \b
+    keras-l2l meta-train general
+    keras-l2l meta-train --model mine.py:build_model --data mine.py:load_data
     """
     from keras_l2l.reports import tables
     from keras_l2l.reproduction import runner
     from keras_l2l.serialization import saved_model
 
-    with user_errors(ValueError, OSError):
-        loaded = recipe_files.load(recipe)
+    own = {name: value for name, value in own.items() if value is not None}
+    arguments: dict[str, Any] = {}
+    if recipe is None:
+        loaded, arguments = _own_recipe(own)
+    elif own:
+        raise CommandError(
+            f"--{next(iter(own)).replace('_', '-')} does not go with the "
+            f"recipe {recipe!r}, which says what is trained on what: leave "
+            "one of them out"
+        )
+    else:
+        with user_errors(ValueError, OSError):
+            loaded = recipe_files.load(recipe)
     output = options.writable_directory(
         output or pathlib.Path("runs", loaded.name)
     )
@@ -74,6 +101,7 @@ def meta_train(
             steps_per_epoch=steps_per_epoch,
             seed=seed,
             verbose=1 if verbose else 2,
+            **arguments,
         )
     manifest = saved_model.read_manifest(path)
     document = {
@@ -83,6 +111,24 @@ def meta_train(
         "scores": manifest["scores"],
     }
     return document, tables.detail_table(document)
+
+
+def _own_recipe(own: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The recipe for a user's own files, with its rule and task."""
+    from keras_l2l import presets
+    from keras_l2l.reproduction.user_recipe import user_recipe
+
+    if "data" not in own:
+        raise CommandError(
+            "Missing argument 'RECIPE', or --data, which names your data"
+        )
+    name = own.pop("rule", presets.DEFAULT)
+    horizon = {k: own.pop(k) for k in ("horizon",) if k in own}
+    rule = options.load_rule(name)
+    task = options.make_user_task(**own)
+    with user_errors(ValueError):
+        made = user_recipe(rule, name, task, own, **horizon)
+    return made, {"rule": rule, "task": task}
 
 
 @command("recipes", needs_keras=False)

@@ -13,6 +13,7 @@ from keras_l2l.cli.errors import CommandError, user_errors
 
 if TYPE_CHECKING:
     from keras_l2l.rules import UpdateRule
+    from keras_l2l.tasks import Task
 
 Value = TypeVar("Value")
 
@@ -61,15 +62,57 @@ _RULE: dict[str, Any] = {
     "shell_complete": complete("presets", "*/manifest.json"),
 }
 rule_argument = functools.partial(click.argument, "rule", **_RULE)
-rule = functools.partial(
-    click.option,
-    "--rule",
-    # The name of `presets.DEFAULT`, which is not imported for `--help`.
-    default="general",
-    show_default=True,
-    help="A preset, or the directory of an exported rule.",
-    **_RULE,
+
+
+def rule(**options: Any) -> Callable[..., Any]:
+    """The option `--rule`."""
+    shown = {
+        # The name of `presets.DEFAULT`, which is not imported for `--help`.
+        "default": "general",
+        "show_default": True,
+        "help": "A preset, or the directory of an exported rule.",
+    }
+    return click.option("--rule", **{**_RULE, **shown, **options})
+
+
+def user_task(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that name a user's own model and data."""
+    for option, metavar, text in reversed(_USER_TASK):
+        function = click.option(option, metavar=metavar, help=text)(function)
+    return function
+
+
+_USER_TASK = (
+    (
+        "--data",
+        "FILE",
+        "Your data: a .csv; an .npz with x and y; or FILE.py:FUNCTION, which "
+        "returns (x, y), two such pairs, or a tf.data.Dataset.",
+    ),
+    (
+        "--model",
+        "FILE.py:FUNCTION",
+        "Your model: a function that returns a new Keras model. Else a "
+        "perceptron. The file is run.",
+    ),
+    ("--target", "COLUMN", "The column of a .csv to predict. Else the last."),
+    (
+        "--loss",
+        "NAME",
+        "A loss of Keras, such as mse or sparse_categorical_crossentropy. "
+        "Else that of the compiled model, or one that suits the targets.",
+    ),
 )
+
+
+def make_user_task(**arguments: Any) -> "Task":
+    """The task of a user's own files; a line tells what was taken for what."""
+    from keras_l2l.tasks.user_task import user_task as make
+
+    with user_errors(ValueError, OSError):
+        made = make(**arguments)
+    click.echo(made.description, err=True)
+    return made.task
 
 
 def chosen(

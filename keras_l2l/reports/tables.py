@@ -91,19 +91,26 @@ def preset_table(
     table.add_column("What it is")
     table.add_column("Meta-\nparameters", justify="right")
     table.add_column("Bytes a\nparameter", justify="right")
-    table.add_column("Test loss", overflow="fold")
+    table.add_column("Loss to\nAdam's", justify="right")
+    table.add_column("on")
     for preset in presets:
+        figure = preset.against_adam
         table.add_row(
             Text(preset.name),
             Text(preset.description),
             f"{preset.parameters:,}",
             f"{state_bytes[preset.name]:,.0f}",
-            Text(_headline(preset.scores)),
+            f"{figure['ratio']:.2f}" if figure else "-",
+            Text(
+                f"{figure['task']}, {figure['steps']} steps" if figure else ""
+            ),
         )
     note = (
-        "Bytes: hidden state for each parameter of the model (Adam: 8). Test "
-        "loss: on the task that the preset is scored at; `keras-l2l inspect "
-        "NAME` has all scores, and the time of an update."
+        "Bytes: hidden state for each parameter of the model (Adam: 8). Loss "
+        "to Adam's: on held-out data, as a multiple of that of an Adam whose "
+        "learning rate was tuned for these steps, by "
+        "benchmarks/presets.py. `keras-l2l inspect NAME` has all scores, and "
+        "the time of an update."
     )
     return [table, Text(note, style="dim")]
 
@@ -163,16 +170,6 @@ def _gap(difference):
     if difference is None or math.isnan(difference.in_paired_standard_errors):
         return "-"
     return f"{difference.in_paired_standard_errors:+.1f}"
-
-
-def _headline(scores: dict[str, Any]) -> str:
-    """One figure: the mean test loss after the longest training."""
-    losses = scores.get("test_loss")
-    if not isinstance(losses, dict) or not losses:
-        return _lines(scores)
-    step = max(losses, key=int)
-    mean = sum(losses[step]) / len(losses[step])
-    return f"{mean:.3g} after {step} steps of {scores.get('task')}"
 
 
 def _lines(value):

@@ -29,6 +29,8 @@ def run(
     seed: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
     verbose: str | int = "auto",
+    rule: UpdateRule | None = None,
+    task: Task | None = None,
 ) -> pathlib.Path:
     """Meta-trains a rule by a recipe and exports it.
 
@@ -43,6 +45,10 @@ def run(
         seed: Integer. Defaults to `None`, that of the recipe.
         callbacks: List of `keras.callbacks.Callback`.
         verbose: As in `MetaTrainer.fit`.
+        rule: An `UpdateRule` to begin with, trained in place. Defaults to
+            `None`, a new one, as the recipe says.
+        task: A `Task` to train on and to be scored at. Defaults to `None`,
+            those of the recipe.
 
     Returns:
         The `pathlib.Path` of the exported rule, `output_dir/NAME`.
@@ -61,25 +67,26 @@ def run(
     """
     recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)
-    rule = make_rule(recipe)
-    task = make_task(recipe)
+    if rule is None:
+        rule = make_rule(recipe)
+    # Before the training, which would be in vain if the data of the score
+    # were missing, or an argument of the last stage wrong.
+    score_task = make_score_task(recipe) if task is None else task
+    training_task = make_task(recipe) if task is None else task
     # By default fresh optimizees on the training data: the test data stay
     # unseen.
-    validation_task = task
+    validation_task = training_task
     if recipe.validation_task is not None:
         validation_task = components.make_tasks(
             "validation_task",
             recipe.validation_task,
             recipe.validation_arguments,
         )
-    # Before the training, which would be in vain if the data of the score
-    # were missing, or an argument of the last stage wrong.
-    score_task = _make_score_task(recipe)
     for stage in recipe.stages:
-        _make_trainer(rule, task, recipe, stage)
+        _make_trainer(rule, training_task, recipe, stage)
     losses = []
     for index, stage in enumerate(recipe.stages):
-        trainer = _make_trainer(rule, task, recipe, stage)
+        trainer = _make_trainer(rule, training_task, recipe, stage)
         history = trainer.fit(
             epochs=stage.epochs,
             steps_per_epoch=stage.steps_per_epoch,
@@ -124,7 +131,7 @@ def score(
         dict from the steps (as strings) to a list with the loss on the test
         data for each seed.
     """
-    return _score(rule, recipe, _make_score_task(recipe), seeds)
+    return _score(rule, recipe, make_score_task(recipe), seeds)
 
 
 def make_rule(recipe: Recipe) -> UpdateRule:
@@ -152,8 +159,15 @@ def make_task(recipe: Recipe) -> Task | list[Task]:
     return components.augment(made, recipe.augmentations)
 
 
-def _make_score_task(recipe: Recipe) -> Task:
-    """The task of the score: by default that of training, as it is."""
+def make_score_task(recipe: Recipe) -> Task:
+    """Makes the task that the rule of a recipe is scored at.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        A `Task`: by default that of training, without its augmentations.
+    """
     if recipe.score_task is None:
         return components.make_tasks("task", recipe.task, recipe.task_arguments)
     return components.make_tasks(

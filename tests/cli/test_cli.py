@@ -8,7 +8,7 @@ import keras
 import pytest
 from rich.console import Console
 
-from keras_l2l import packaged_files, presets, rules
+from keras_l2l import load_rule, packaged_files, presets, rules
 from keras_l2l.cli import main
 from keras_l2l.cli.application import application
 from keras_l2l.evaluation.learning_rate_sweep import Sweep
@@ -90,6 +90,68 @@ def test_compare_prints_records_as_json(exported, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == records
 
 
+MINE = """
+import keras
+import numpy as np
+
+
+def data():
+    return np.ones((20, 3)), np.arange(20) % 2
+
+
+def build_model():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+"""
+
+
+def test_compare_on_a_model_of_ones_own(exported, here, capsys):
+    (here / "mine.py").write_text(MINE)
+    command = [
+        *("compare", "--rule", str(exported), "--json", *TINY),
+        *("--data", "mine.py:data", "--model", "mine.py:build_model"),
+        *("--loss", "sparse_categorical_crossentropy", "--batch-size", "4"),
+    ]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "mine.py:data: 16 examples" in captured.err
+    records = json.loads(captured.out)
+    assert {record["task"] for record in records} == {"mine"}
+    assert {path.name for path in (here / "l2l_compare").iterdir()} == FILES
+
+
+@pytest.mark.slow
+def test_compare_on_a_table(exported, here, capsys):
+    rows = "".join(f"{i},{i % 3}\n" for i in range(20))
+    (here / "table.csv").write_text("a,b\n" + rows)
+    command = ["compare", "--rule", str(exported), "--data", "table.csv"]
+    assert main([*command, "--units", "3", *TINY]) == 0
+    captured = capsys.readouterr()
+    assert "3 classes; perceptron" in captured.err
+    assert "table, 4 steps" in captured.out
+
+
+@pytest.mark.slow
+def test_meta_train_on_a_model_of_ones_own(exported, here, capsys):
+    (here / "mine.py").write_text(MINE)
+    command = [
+        *("meta-train", "--data", "mine.py:data"),
+        *("--model", "mine.py:build_model", "--horizon", "40"),
+        *("--loss", "sparse_categorical_crossentropy", "--json"),
+        *("--rule", str(exported), "--epochs", "1", "--steps-per-epoch", "2"),
+    ]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["path"] == str(pathlib.Path("runs", "mine", "mine"))
+    assert list(document["scores"]["test_loss"]) == ["40"]
+    before, after = presets.resolve_rule(exported), load_rule(document["path"])
+    assert type(after) is type(before)
+    manifest = json.loads(
+        (here / document["path"] / "manifest.json").read_text()
+    )
+    assert manifest["recipe"]["task_arguments"]["data"] == "mine.py:data"
+    assert main(["inspect", document["path"]]) == 0
+
+
 @pytest.mark.slow
 def test_compare_with_a_network_of_choice(exported, tmp_path, capsys):
     network = ["--units", "3", "--depth", "2", "--activation", "relu"]
@@ -138,6 +200,24 @@ def test_the_table_warns_of_weak_baselines(capsys):
         (["compare", "--activation", "rellu"], "rellu"),
         (["compare", "--output", "a_file"], "--output must be writable"),
         (["compare", "--output", "a_file/below"], "--output must be writable"),
+        (["compare", "--data", "no.csv"], "no file 'no.csv'"),
+        (["compare", "--data", "a_file"], "must be a .csv, an .npz or"),
+        (["compare", "--loss", "mse"], "--loss needs --data"),
+        (
+            ["compare", "--task", "mnist", "--data", "no.csv"],
+            "--data does not go with --task mnist",
+        ),
+        (
+            ["compare", "--data", "broken.py:data"],
+            "raised KeyError: 'x', in line 2 of broken.py",
+        ),
+        (["meta-train"], "Missing argument 'RECIPE', or --data"),
+        (["meta-train", "--loss", "mse"], "or --data"),
+        (
+            ["meta-train", "lstm-digits", "--data", "no.csv"],
+            "--data does not go with the recipe 'lstm-digits'",
+        ),
+        (["meta-train", "--data", "no.csv"], "no file 'no.csv'"),
         (["inspect", "nowhere"], "'nowhere'"),
         (["inspect", "."], "manifest.json"),
         (["inspect"], "Missing argument 'NAME_OR_PATH'"),
@@ -156,6 +236,7 @@ def test_the_table_warns_of_weak_baselines(capsys):
 )
 def test_mistakes_are_one_line(shelf, here, capsys, arguments, message):
     (here / "a_file").touch()
+    (here / "broken.py").write_text("def data():\n    return {}['x']\n")
     (here / "broken.toml").write_text(
         'description = ""\nrule = "RNNprop"\ntask = "Quadratic"\n'
         "[[stages]]\nunrol = 20\n"
@@ -255,7 +336,6 @@ def test_presets(shelf, capsys):
     table = capsys.readouterr().out
     assert "general" in table
     assert "Untrained." in table
-    assert "test_loss: 0.25" in table
     assert "  32  " in table  # two layers of two cells of two floats
     assert main(["presets", "--json", "--seed", "1"]) == 0
     (preset,) = json.loads(capsys.readouterr().out)
@@ -264,16 +344,33 @@ def test_presets(shelf, capsys):
         "description": "Untrained.",
         "parameters": rules.CoordinatewiseLSTM(units=2).count_params(),
         "scores": {"test_loss": 0.25},
+        "against_adam": None,
         "state_bytes_per_coordinate": 32.0,
     }
 
 
 def test_a_preset_has_one_figure(capsys):
-    scores = {"task": "toy", "test_loss": {"20": [1.0, 2.0], "100": [0.5, 1.0]}}
-    preset = presets.Preset("mine", "For toys.", 1234, scores)
+    figure = {"ratio": 0.754, "task": "toy", "steps": 100}
+    preset = presets.Preset("mine", "For toys.", 1234, {}, figure)
     Console(width=100).print(*tables.preset_table([preset], {"mine": 8.0}))
     text = " ".join(capsys.readouterr().out.split())
-    assert "mine For toys. 1,234 8 0.75 after 100 steps of toy" in text
+    assert "mine For toys. 1,234 8 0.75 toy, 100 steps" in text
+
+
+def test_a_figure_is_of_the_preset_as_it_is(shelf, capsys):
+    figure = {
+        **{"ratio": 0.5, "task": "toy", "steps": 10},
+        "manifest": presets.manifest_digest("general"),
+    }
+    file = shelf / presets.AGAINST_ADAM
+    file.write_text(json.dumps({"general": figure}))
+    (preset,) = presets.describe()
+    assert preset.against_adam == {"ratio": 0.5, "task": "toy", "steps": 10}
+    assert presets.names() == ("general",)
+    manifest = shelf / "general" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    (preset,) = presets.describe()
+    assert preset.against_adam is None
 
 
 def test_scores_are_summed_up(capsys):
