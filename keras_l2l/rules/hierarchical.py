@@ -16,11 +16,15 @@ from keras_l2l.rules.stacking import ShapeStacks
 _BETAS = {"fast": 0.9, "slow": 0.99, "square": 0.99}
 
 # What the rule does while its networks put out zero: Nesterov momentum, steps
-# of this share of a tensor's size, falling with the root of the time.
+# of this share of a tensor's size (by version), which fall with the root of
+# the time.
+_NOMINAL_STEPS = {1: 0.035, 2: 0.07}
 _NOMINAL_WEIGHTS = (0.1, 0.9, 0.0)
 _NOMINAL_GATE = 3.0
 _NOMINAL_DECAY = 0.1
 
+# Columns of the blocks in which matrices are orthogonalised, by version.
+_BLOCK_WIDTHS = {1: 128, 2: 64}
 # Outputs of the GRU for each tensor, by version.
 _TENSOR_OUTPUTS = {1: 5, 2: 7}
 _COORDINATE_INPUTS = 4
@@ -243,7 +247,9 @@ class Hierarchical(UpdateRule):
             )
         scalars["cell"] = cell = self._next_cell(features, scalars["cell"])
         outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
-        steps = step_sizes.relative_steps(outputs[:, 0], step)
+        steps = step_sizes.relative_steps(
+            outputs[:, 0], step, _NOMINAL_STEPS[self.version]
+        )
         if self.version == 2:
             steps = steps * step_sizes.powers_of_ratios(ratios, outputs[:, 5])
             scales = step_sizes.robust_scales(shapes, sizes, first_sizes)
@@ -296,7 +302,8 @@ class Hierarchical(UpdateRule):
         plain = direction / ops.maximum(1.0, _size(direction))
         if len(shape) > 1:
             matrix = orthogonalize(
-                ops.reshape(direction, (-1, *matrix_shape(shape)))
+                ops.reshape(direction, (-1, *matrix_shape(shape))),
+                _BLOCK_WIDTHS[self.version],
             )
             matrix = ops.reshape(matrix, ops.shape(direction))
             gate = controls.gate

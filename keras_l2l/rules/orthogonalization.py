@@ -4,10 +4,6 @@ import math
 
 from keras import ops
 
-# Wider matrices are orthogonalised in blocks of columns: the cost of a
-# coordinate grows with the width.
-BLOCK_WIDTH = 128
-
 # Quintic iterations: three that lift small singular values fast, and two
 # that bring all of them to one.
 _FAST = (3.4445, -4.775, 2.0315)
@@ -50,7 +46,7 @@ def matrix_shape(shape):
     return math.prod(shape[:cut]), math.prod(shape[cut:])
 
 
-def orthogonalize(matrix, block_width=BLOCK_WIDTH):
+def orthogonalize(matrix, block_width=128):
     """The nearest matrix whose shorter side is orthonormal: U Vᵀ of U S Vᵀ.
 
     By a Newton-Schulz iteration on the Gram matrix of the shorter side, so
@@ -61,7 +57,8 @@ def orthogonalize(matrix, block_width=BLOCK_WIDTH):
         matrix: Float tensor `[..., n, m]`. Its scale does not matter.
         block_width: Integer. If both sides are longer, the shorter one is cut
             into blocks of at most this width, which are orthogonalised
-            independently. Defaults to `128`.
+            independently: the cost of a coordinate grows with the width.
+            Defaults to `128`.
 
     Returns:
         Tensor `[..., n, m]`. Zero where the matrix is zero, with a bounded

@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_l2l.rules.orthogonalization import matrix_shape
 
-_NOMINAL_STEP = 0.035
 _NOMINAL_TIME = 50.0
 _VECTOR_SIZE = 0.1
 
@@ -18,17 +17,18 @@ _LARGEST_RATIO = 2.0
 _SMALLEST_RATIO = 1e-12
 
 
-def relative_steps(corrections, step):
+def relative_steps(corrections, step, nominal_step):
     """Steps as shares of the size of a tensor; they fall as 1/√t.
 
     Args:
         corrections: Tensor `[K]`, from the GRU; zero for the nominal step.
         step: Scalar, counted from 1.
+        nominal_step: Float, the first of the nominal steps.
 
     Returns:
         Tensor `[K]`.
     """
-    nominal = _NOMINAL_STEP / ops.sqrt(1.0 + (step - 1.0) / _NOMINAL_TIME)
+    nominal = nominal_step / ops.sqrt(1.0 + (step - 1.0) / _NOMINAL_TIME)
     return nominal * ops.exp(3.0 * ops.tanh(corrections / 3.0))
 
 

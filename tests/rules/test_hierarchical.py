@@ -77,29 +77,6 @@ def test_refuses_another_version():
         rules.Hierarchical(version=3)
 
 
-def test_the_first_meta_parameters_padded_with_zeros_steer_the_second():
-    """So that a second version can go on from a trained first one."""
-    first, second = (
-        rules.Hierarchical(units=4, coordinate_units=3, version=version)
-        for version in (1, 2)
-    )
-    old = components.RULES["Hierarchical"]().get_weights()
-    first.set_weights(old)
-    second.set_weights(
-        [
-            np.pad(value, [(0, n - m) for n, m in zip(w.shape, value.shape)])
-            for value, w in zip(old, second.weights)
-        ]
-    )
-    # At the first step the size now is that at the start, and the ratio one.
-    parameters, gradients = [tf.ones((3,))], [tf.constant([1.0, -2.0, 0.5])]
-    updates = [
-        rule(gradients, parameters, rule.initial_state(parameters))[0][0]
-        for rule in (first, second)
-    ]
-    np.testing.assert_allclose(*updates, rtol=1e-6)
-
-
 @pytest.mark.parametrize("steps_before", [0, 2])
 def test_zero_gradients_change_nothing(second, steps_before):
     """Neither at the start nor after others, whose momenta are still there."""
@@ -133,7 +110,7 @@ def test_the_scale_of_the_loss_does_not_matter(rule, scale):
         rule, _tensors(0), [[scale * g for g in gs] for gs in gradients]
     )
     for one, two in zip(received, expected):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=5e-5)
 
 
 def test_one_huge_gradient_does_not_stop_a_training(second):
