@@ -57,11 +57,12 @@ class BatchedTask:
         Returns:
             A structure of tensors `[K, …]`.
         """
-        specs = self._batch_specs
-        if not tf.nest.flatten(specs):
-            return specs
-        return tf.map_fn(
-            self.task.sample_batch, seeds, fn_output_signature=specs
+        return _each(self.task.sample_batch, seeds, self._batch_specs)
+
+    def sample_held_out_batch(self, seeds):
+        """Held-out data, as `sample_batch`."""
+        return _each(
+            self.task.sample_held_out_batch, seeds, self._held_out_specs
         )
 
     def loss(self, parameters, model_state, batch):
@@ -82,10 +83,35 @@ class BatchedTask:
             loss, model_state = self.task.loss(parameters, model_state, batch)
             return loss, list(model_state)
 
+        signature = (
+            tf.TensorSpec((), self._loss_dtype),
+            [tf.TensorSpec(s.shape[1:], s.dtype) for s in model_state],
+        )
         arguments = (list(parameters), list(model_state), batch)
+        return self._side_by_side(loss, arguments, signature)
+
+    def held_out_loss(self, parameters, model_state, batch):
+        """The held-out losses of the optimizees.
+
+        Args:
+            parameters: List of tensors `[K, …]`.
+            model_state: List of tensors `[K, …]`.
+            batch: From `sample_held_out_batch`.
+
+        Returns:
+            Tensor `[K]`.
+        """
+        return self._side_by_side(
+            lambda arguments: self.task.held_out_loss(*arguments),
+            (list(parameters), list(model_state), batch),
+            tf.TensorSpec((), self._loss_dtype),
+        )
+
+    def _side_by_side(self, function, arguments, signature):
+        """A function of each optimizee's row of the arguments."""
         if self._vectorizes:
             try:
-                return tf.vectorized_map(loss, arguments)
+                return tf.vectorized_map(function, arguments)
             except (ValueError, TypeError, NotImplementedError) as error:
                 self._vectorizes = False
                 warnings.warn(
@@ -94,11 +120,7 @@ class BatchedTask:
                     f"one after the other, which is slower: {error}",
                     stacklevel=2,
                 )
-        signature = (
-            tf.TensorSpec((), self._loss_dtype),
-            [tf.TensorSpec(s.shape[1:], s.dtype) for s in model_state],
-        )
-        return tf.map_fn(loss, arguments, fn_output_signature=signature)
+        return tf.map_fn(function, arguments, fn_output_signature=signature)
 
     @functools.cached_property
     def parameter_specs(self):
@@ -110,11 +132,11 @@ class BatchedTask:
 
     @functools.cached_property
     def _batch_specs(self):
-        with tf.init_scope():
-            batch = self.task.sample_batch(tf.constant([0, 0]))
-        return tf.nest.map_structure(
-            lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), batch
-        )
+        return _specs(self.task.sample_batch)
+
+    @functools.cached_property
+    def _held_out_specs(self):
+        return _specs(self.task.sample_held_out_batch)
 
     @functools.cached_property
     def _loss_dtype(self):
@@ -123,3 +145,19 @@ class BatchedTask:
             batch = self.task.sample_batch(tf.constant([0, 0]))
             loss, _ = self.task.loss(parameters, model_state, batch)
         return loss.dtype
+
+
+def _specs(sample):
+    """The shapes and dtypes of what a function of a seed returns."""
+    with tf.init_scope():
+        batch = sample(tf.constant([0, 0]))
+    return tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), batch
+    )
+
+
+def _each(sample, seeds, specs):
+    """A function of a seed, for each seed."""
+    if not tf.nest.flatten(specs):
+        return specs
+    return tf.map_fn(sample, seeds, fn_output_signature=specs)

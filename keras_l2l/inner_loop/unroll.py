@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_l2l.execution.compiled_step import compile_rule
 from keras_l2l.execution.partition import by_blocks
 from keras_l2l.inner_loop.episode import Carry, loss_dtype, unpack
+from keras_l2l.inner_loop.outer_loss import outer_loss, outer_loss_and_gradients
 
 
 class Trajectory(NamedTuple):
@@ -15,16 +16,19 @@ class Trajectory(NamedTuple):
 
     Attributes:
         losses: Tensor `[T + 1]`, or `[T + 1, K]` for `K` optimizees, before
-            each update and after the last.
+            each update and after the last: the outer losses.
         gradients: List of tensors `[T + 1, …]`, one for each of the carry's
-            parameters; `None` unless asked for.
+            parameters, as the rule sees them; `None` unless asked for.
+        outer_gradients: Those of the outer losses; the same list if these are
+            the losses of training.
     """
 
     losses: Any
     gradients: Any
+    outer_gradients: Any
 
 
-def compile_unroll(rule, task, jit_compile=False):
+def compile_unroll(rule, task, jit_compile=False, held_out=0.0):
     """`unroll` as a graph, with one trace for all seeds and all lengths.
 
     Args:
@@ -33,6 +37,7 @@ def compile_unroll(rule, task, jit_compile=False):
         jit_compile: Boolean. Whether XLA compiles the whole loop, once for
             each length: faster where many are of one length, and rounded
             otherwise than in `model.fit`. Defaults to `False`.
+        held_out: Float, see `unroll`. Defaults to `0.0`.
 
     Returns:
         Function from a `Carry` and a number of inner steps to a `Carry` and a
@@ -42,7 +47,7 @@ def compile_unroll(rule, task, jit_compile=False):
     # functions with one body it adds up, and would warn of too many. As in
     # Keras's own training, Python control flow is not converted.
     run = tf.function(
-        functools.partial(unroll, rule, task),
+        functools.partial(unroll, rule, task, held_out=held_out),
         autograph=False,
         jit_compile=jit_compile,
     )
@@ -60,6 +65,7 @@ def unroll(
     record_gradients=False,
     differentiable=False,
     compiled=False,
+    held_out=0.0,
 ):
     """Trains an optimizee for some inner steps.
 
@@ -74,6 +80,8 @@ def unroll(
             `GradientTape`: a longer graph. Defaults to `False`.
         compiled: Boolean. Whether XLA runs the rule: faster, and rounded
             otherwise than in `model.fit`. Defaults to `False`.
+        held_out: Float in [0, 1]. The weight of held-out data in the losses
+            that are returned, see `outer_loss`. Defaults to `0.0`.
 
     Returns:
         Tuple `(carry, trajectory)`: a `Carry` and a `Trajectory`.
@@ -81,17 +89,25 @@ def unroll(
 
     step = by_blocks(rule, compile_rule(rule) if compiled else rule)
 
-    def record(arrays, index, loss, gradients):
-        values = [loss, *(gradients if record_gradients else ())]
+    def record(arrays, index, carry, loss, gradients):
+        if record_gradients:
+            loss, outer_gradients = outer_loss_and_gradients(
+                rule, task, carry, (loss, gradients), held_out
+            )
+            values = [loss, *gradients, *(outer_gradients if held_out else ())]
+        else:
+            values = [outer_loss(rule, task, carry, loss, held_out)]
         return [
             array.write(index, value) for array, value in zip(arrays, values)
         ]
 
     def body(index, carry, arrays):
+        before = carry
         carry, loss, gradients = inner_step(rule, task, carry, step=step)
-        return index + 1, carry, record(arrays, index, loss, gradients)
+        return index + 1, carry, record(arrays, index, before, loss, gradients)
 
-    arrays = _arrays(carry, steps, record_gradients)
+    lists = (2 if held_out else 1) if record_gradients else 0
+    arrays = _arrays(carry, steps, lists)
     state = (tf.constant(0), carry, arrays)
     if differentiable:
         for _ in range(steps):
@@ -107,9 +123,12 @@ def unroll(
     # The loss after the last update, on the batch of the step to come.
     loss, gradients, _ = loss_and_gradients(rule, task, carry)
     losses, *gradients = [
-        array.stack() for array in record(arrays, steps, loss, gradients)
+        array.stack() for array in record(arrays, steps, carry, loss, gradients)
     ]
-    return carry, Trajectory(losses, gradients if record_gradients else None)
+    if not record_gradients:
+        return carry, Trajectory(losses, None, None)
+    count = len(carry.parameters)
+    return carry, Trajectory(losses, gradients[:count], gradients[-count:])
 
 
 def inner_step(rule, task, carry, second_derivatives=False, step=None):
@@ -172,11 +191,10 @@ def loss_and_gradients(rule, task, carry):
     return tf.cast(loss, loss_dtype(carry)), gradients, list(model_state)
 
 
-def _arrays(carry, steps, record_gradients):
-    """Tensor arrays for the losses and the gradients."""
+def _arrays(carry, steps, lists):
+    """Tensor arrays for the losses, and for some lists of gradients."""
     specs = [(carry.step.shape, loss_dtype(carry))]
-    if record_gradients:
-        specs += [(p.shape, p.dtype) for p in carry.parameters]
+    specs += [(p.shape, p.dtype) for p in carry.parameters] * lists
     return [
         tf.TensorArray(dtype, size=steps + 1, element_shape=shape)
         for shape, dtype in specs

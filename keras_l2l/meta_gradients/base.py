@@ -35,9 +35,12 @@ class MetaGradientEstimator(abc.ABC):
     Attributes:
         learns_from_divergence: Boolean. Whether an unroll that diverged
             contributes to the gradient. Defaults to `False`.
+        vectorize: Boolean. Whether optimizees of any rule are trained side by
+            side, those of the validation, too. Defaults to `False`.
     """
 
     learns_from_divergence = False
+    vectorize = False
 
     def start(self, rule: UpdateRule, task: Task, seed: Any) -> Any:
         """Begins an episode, in eager mode.

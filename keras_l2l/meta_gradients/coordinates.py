@@ -48,7 +48,9 @@ class Part(NamedTuple):
     """A part of an optimizee, whose steps a rule is to repeat.
 
     Attributes:
-        gradients: Tensor `[T + 1, …]`, those at θ_0 … θ_T.
+        gradients: List of tensors `[T + 1, …]`, those at θ_0 … θ_T: of the
+            inner loss, which the rule sees, and of the outer loss, if that is
+            another one.
         parameter: Tensor, θ_0.
         state: A `RuleState`, before the first step.
         coordinates: A `Coordinates`.
@@ -73,7 +75,7 @@ class Part(NamedTuple):
             lambda leaf: tf.gather(leaf, rows), self.state.local
         )
         return Part(
-            tf.gather(self.gradients, rows, axis=1),
+            [tf.gather(g, rows, axis=1) for g in self.gradients],
             tf.gather(self.parameter, rows),
             self.state._replace(local=local),
             coordinates,
@@ -177,7 +179,10 @@ def _concatenate(parts):
         *(part.state.local for part in parts),
     )
     return Part(
-        tf.concat([part.gradients for part in parts], 1),
+        [
+            tf.concat(columns, 1)
+            for columns in zip(*(part.gradients for part in parts))
+        ],
         tf.concat([part.parameter for part in parts], 0),
         first.state._replace(local=local),
         Coordinates(

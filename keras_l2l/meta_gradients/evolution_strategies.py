@@ -7,12 +7,17 @@ import keras
 import tensorflow as tf
 
 from keras_l2l import checks
-from keras_l2l.inner_loop.episode import Carry, start
+from keras_l2l.inner_loop.batched_task import BatchedTask
+from keras_l2l.inner_loop.episode import Carry, count_coordinates, start
+from keras_l2l.inner_loop.side_by_side import stack, unroll_side_by_side
 from keras_l2l.inner_loop.unroll import unroll
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.tasks.base import Task
+
+# Coordinates that are trained side by side at most.
+_MOST_COORDINATES = 2**20
 
 # Bound of the log loss: an unroll that diverged has e times its first loss.
 _WORST = 1.0
@@ -40,19 +45,39 @@ class _Antithetic(MetaGradientEstimator):
 
     learns_from_divergence = True
 
-    def __init__(self, stddev: float = 0.01, jit_compile: bool = True):
+    def __init__(
+        self,
+        stddev: float = 0.01,
+        jit_compile: bool = True,
+        vectorize: bool = False,
+    ):
         checks.positive_numbers(stddev=stddev)
         self.stddev = float(stddev)
         self.jit_compile = bool(jit_compile)
+        self.vectorize = bool(vectorize)
         # The functions of a rule live as long as the rule.
         self._functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-    def _draw(self, rule, seed):
-        """A perturbation of each of the meta-parameters."""
+    def capacity(self, rule: UpdateRule, task: Task, steps: int) -> int:
+        if not self.vectorize:
+            return 1
+        return max(1, _MOST_COORDINATES // (2 * count_coordinates(task)))
+
+    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Any:
+        if isinstance(task, BatchedTask):
+            return stack([self._start(rule, task.task, one) for one in seed])
+        return self._start(rule, task, seed)
+
+    def _start(self, rule, task, seed):
+        """The carry of one optimizee."""
+        return start(rule, task, seed)
+
+    def _draw(self, rule, seed, batch=()):
+        """Perturbations of each of the meta-parameters, `[*batch, …]`."""
         # Folded in, as a sum would be the seed of a neighbouring group.
         return [
             tf.random.stateless_normal(
-                v.shape,
+                (*batch, *v.shape),
                 tf.random.fold_in(seed, index),
                 0.0,
                 self.stddev,
@@ -61,34 +86,81 @@ class _Antithetic(MetaGradientEstimator):
             for index, v in enumerate(rule.trainable_variables)
         ]
 
-    def _train(self, rule, task, carry, steps, perturbation):
-        """An unroll under perturbed meta-parameters: carry and losses."""
-        values = [
-            v.value + p for v, p in zip(rule.trainable_variables, perturbation)
-        ]
-        return self._function(rule, task, steps)(values, carry)
+    def _train(self, rule, task, carries, meta_loss, perturbations):
+        """Unrolls under perturbed meta-parameters.
 
-    def _function(self, rule, task, steps):
+        Args:
+            rule: An `UpdateRule`.
+            task: A `Task`, or a `BatchedTask`.
+            carries: Sequence of carries.
+            meta_loss: A `MetaLoss`.
+            perturbations: Sequence with, for each of them, a list of tensors.
+
+        Returns:
+            Tuple of two tuples: the next carries, and the losses of each.
+        """
+        values = [
+            [v.value + p for v, p in zip(rule.trainable_variables, signed)]
+            for signed in perturbations
+        ]
+        if not self.vectorize:
+            # On several cores, they are trained in parallel.
+            train = self._function(rule, task, meta_loss)
+            return tuple(zip(*map(train, values, carries)))
+        is_batched = isinstance(task, BatchedTask)
+        join = tf.concat if is_batched else tf.stack
+        train = self._function(
+            rule, task.task if is_batched else task, meta_loss
+        )
+        carry, losses = train(
+            *(
+                tf.nest.map_structure(lambda *leaves: join(leaves, 0), *parts)
+                for parts in (values, carries)
+            )
+        )
+
+        def split(tensor, axis):
+            if is_batched:
+                return tf.split(tensor, len(carries), axis)
+            return tf.unstack(tensor, axis=axis)
+
+        leaves = [split(leaf, 0) for leaf in tf.nest.flatten(carry)]
+        return tuple(
+            tf.nest.pack_sequence_as(carry, column) for column in zip(*leaves)
+        ), tuple(split(losses, 1))
+
+    def _function(self, rule, task, meta_loss):
+        """From values and a carry to the next carry and losses."""
         functions = self._functions.setdefault(rule, {})
-        if (task, steps) not in functions:
+        steps, held_out = meta_loss.steps, meta_loss.held_out
+        if (task, steps, held_out) not in functions:
             # The function must not keep its own key alive.
             proxy = weakref.proxy(rule)
 
             @tf.function(autograph=False, jit_compile=self.jit_compile)
             def train(values, carry):
+                if self.vectorize:
+                    return unroll_side_by_side(
+                        proxy, task, carry, steps, held_out, values
+                    )
                 mapping = list(zip(proxy.trainable_variables, values))
                 with keras.StatelessScope(state_mapping=mapping):
-                    carry, trajectory = unroll(proxy, task, carry, steps)
+                    carry, trajectory = unroll(
+                        proxy, task, carry, steps, held_out=held_out
+                    )
                 return carry, trajectory.losses
 
-            functions[task, steps] = train
-        return functions[task, steps]
+            functions[task, steps, held_out] = train
+        return functions[task, steps, held_out]
 
     def _estimate(self, meta_loss, losses, perturbation):
         """ξ (L₊ - L₋) / 2σ², and the mean of both particles' losses."""
         plus, minus = [self._bounded(meta_loss, one) for one in losses]
         slope = (plus - minus) / (2.0 * self.stddev**2)
-        gradients = [tf.cast(slope, p.dtype) * p for p in perturbation]
+        gradients = [
+            tf.tensordot(tf.cast(slope, p.dtype), p, slope.shape.rank)
+            for p in perturbation
+        ]
         return (losses[0] + losses[1]) / 2.0, gradients
 
     @staticmethod
@@ -102,8 +174,13 @@ class _Antithetic(MetaGradientEstimator):
         # A NaN is not below the bound either.
         values = tf.where(values <= worst, values, worst)
         return tf.reduce_mean(
-            meta_loss.weights * tf.cast(values, meta_loss.weights.dtype)
+            meta_loss.weights * tf.cast(values, meta_loss.weights.dtype), 0
         )
+
+
+def _batch(task):
+    """The axes in front of a carry's own."""
+    return (task.count,) if isinstance(task, BatchedTask) else ()
 
 
 class AntitheticES(_Antithetic):
@@ -121,6 +198,10 @@ class AntitheticES(_Antithetic):
         jit_compile: Boolean. Whether XLA compiles the unroll. Turn it off
             for optimizees with operations that XLA lacks.
             Defaults to `True`.
+        vectorize: Boolean. Whether all particles of a task are trained side
+            by side, as one program (`tf.vectorized_map`), and so are the
+            optimizees of the validation. Faster where optimizees are small
+            and many, and rounded otherwise. Defaults to `False`.
 
     Raises:
         ValueError: If `stddev` is not a positive number.
@@ -144,20 +225,17 @@ class AntitheticES(_Antithetic):
         meta_loss: MetaLoss,
         seed: Any,
     ) -> Estimate:
-        perturbation = self._draw(rule, seed)
-        losses = [
-            self._train(rule, task, carry, meta_loss.steps, signed)[1]
-            for signed in (perturbation, [-p for p in perturbation])
-        ]
-        _, gradients = self._estimate(meta_loss, losses, perturbation)
-        carry, losses = self._train(
+        perturbation = self._draw(rule, seed, _batch(task))
+        zeros = [tf.zeros_like(p) for p in perturbation]
+        carries, losses = self._train(
             rule,
             task,
-            carry,
-            meta_loss.steps,
-            [tf.zeros_like(p) for p in perturbation],
+            [carry] * 3,
+            meta_loss,
+            [perturbation, [-p for p in perturbation], zeros],
         )
-        return Estimate(losses, gradients, carry)
+        _, gradients = self._estimate(meta_loss, losses[:2], perturbation)
+        return Estimate(losses[2], gradients, carries[2])
 
 
 class PersistentES(_Antithetic):
@@ -178,6 +256,10 @@ class PersistentES(_Antithetic):
         jit_compile: Boolean. Whether XLA compiles the unroll. Turn it off
             for optimizees with operations that XLA lacks.
             Defaults to `True`.
+        vectorize: Boolean. Whether all particles of a task are trained side
+            by side, as one program (`tf.vectorized_map`), and so are the
+            optimizees of the validation. Faster where optimizees are small
+            and many, and rounded otherwise. Defaults to `False`.
 
     Raises:
         ValueError: If `stddev` is not a positive number.
@@ -194,7 +276,7 @@ class PersistentES(_Antithetic):
         [Vicol et al., 2021](https://arxiv.org/abs/2112.13835)
     """
 
-    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Pair:
+    def _start(self, rule, task, seed):
         carry = start(rule, task, seed)
         zeros = [tf.zeros_like(v.value) for v in rule.trainable_variables]
         return Pair((carry, carry), zeros)
@@ -208,15 +290,9 @@ class PersistentES(_Antithetic):
         meta_loss: MetaLoss,
         seed: Any,
     ) -> Estimate:
-        drawn = self._draw(rule, seed)
-        # On two cores, both are trained in parallel.
-        carries, losses = zip(
-            *(
-                self._train(rule, task, one, meta_loss.steps, signed)
-                for one, signed in zip(
-                    carry.carries, (drawn, [-p for p in drawn])
-                )
-            )
+        drawn = self._draw(rule, seed, _batch(task))
+        carries, losses = self._train(
+            rule, task, carry.carries, meta_loss, [drawn, [-p for p in drawn]]
         )
         perturbation = [a + b for a, b in zip(carry.perturbation, drawn)]
         losses, gradients = self._estimate(meta_loss, losses, perturbation)

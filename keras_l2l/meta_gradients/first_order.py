@@ -32,6 +32,7 @@ from keras_l2l.inner_loop.episode import (
     is_packed,
     loss_dtype,
 )
+from keras_l2l.inner_loop.outer_loss import outer_loss_and_gradients
 from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients, unroll
 from keras_l2l.meta_gradients.coordinates import (
     Part,
@@ -83,10 +84,11 @@ def gradient_in_one_pass(rule, task, carry, meta_loss):
     Returns:
         Tuple `(losses, gradients, carry)`.
     """
-    steps = meta_loss.steps
+    steps, held_out = meta_loss.steps, meta_loss.held_out
     step = compile_forward(rule)
 
-    def body(t, carry, losses, records):
+    def body(t, carry, losses, records, outer):
+        before = carry
         written: list[StackedArrays] = []
 
         def record_parts(*inputs):
@@ -94,8 +96,12 @@ def gradient_in_one_pass(rule, task, carry, meta_loss):
             results, written[:] = record_step(step, records, t, parts)
             return join_parts(results)
 
-        carry, loss, _ = inner_step(rule, task, carry, step=record_parts)
-        return t + 1, carry, losses.write(t, loss), written
+        carry, *inner = inner_step(rule, task, carry, step=record_parts)
+        loss, gradients = outer_loss_and_gradients(
+            rule, task, before, inner, held_out
+        )
+        outer = [arrays.write(t, gradients) for arrays in outer]
+        return t + 1, carry, losses.write(t, loss), written, outer
 
     carry = _transpose_state(rule, carry)
     records = empty_records(
@@ -106,23 +112,31 @@ def gradient_in_one_pass(rule, task, carry, meta_loss):
     losses = tf.TensorArray(
         loss_dtype(carry), size=steps + 1, element_shape=carry.step.shape
     )
-    _, carry, losses, records = tf.while_loop(
+    # The records hold the gradients that the rule sees.
+    outer = [StackedArrays.like(carry.parameters, steps)] if held_out else []
+    _, carry, losses, records, outer = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (tf.constant(0), carry, losses, records),
+        (tf.constant(0), carry, losses, records, outer),
         parallel_iterations=1,
     )
-    loss, last, _ = loss_and_gradients(rule, task, carry)
+    *inner, _ = loss_and_gradients(rule, task, carry)
+    loss, last = outer_loss_and_gradients(rule, task, carry, inner, held_out)
     losses = losses.write(steps, loss).stack()
     weights = _loss_weights(meta_loss, losses)
-    last = split_parts(rule, last, carry.parameters, carry.rule_state)
+    last = _by_part(rule, last)
     coordinates = all_coordinates(carry.parameters[0], count_optimizees(task))
     gradients = _backpropagate_losses(
         rule,
         records,
         weights,
-        [part.gradients for part in last],
+        last,
         [coordinates] * len(last),
+        lambda index, t, inputs: (
+            _by_part(rule, outer[0].read(t))[index]
+            if outer
+            else inputs.gradients
+        ),
     )
     return losses, gradients, _transpose_state(rule, carry)
 
@@ -152,8 +166,17 @@ def gradient_in_two_passes(
     """
     before = carry
     carry, trajectory = unroll(
-        rule, task, carry, meta_loss.steps, record_gradients=True, compiled=True
+        rule,
+        task,
+        carry,
+        meta_loss.steps,
+        record_gradients=True,
+        compiled=True,
+        held_out=meta_loss.held_out,
     )
+    recorded = [trajectory.gradients]
+    if meta_loss.held_out:
+        recorded.append(trajectory.outer_gradients)
     weights = _loss_weights(meta_loss, trajectory.losses)
     coordinates = all_coordinates(before.parameters[0], count_optimizees(task))
     parts = [
@@ -163,8 +186,8 @@ def gradient_in_two_passes(
             before.rule_state._replace(local=[local]),
             coordinates,
         )
-        for gradients, parameter, local in zip(
-            trajectory.gradients, before.parameters, before.rule_state.local
+        for *gradients, parameter, local in zip(
+            *recorded, before.parameters, before.rule_state.local
         )
     ]
     if rule.granularity == "coordinate":
@@ -282,8 +305,15 @@ def _place(records, parts, t, index):
     return 0, t * parts + index
 
 
-def _backpropagate_losses(rule, records, weights, last, coordinates):
-    """`backpropagate`, with the cotangents w_t ∇f(θ_t).
+def _by_part(rule, tensors):
+    """A list of tensors, one for each parameter, as lists, one a part."""
+    return [tensors] if rule.granularity == "model" else [[t] for t in tensors]
+
+
+def _backpropagate_losses(
+    rule, records, weights, last, coordinates, outer_gradients
+):
+    """`backpropagate`, with the cotangents w_t ∇f(θ_t) of the outer losses.
 
     Args:
         rule: An `UpdateRule`.
@@ -291,6 +321,8 @@ def _backpropagate_losses(rule, records, weights, last, coordinates):
         weights: Tensor `[T + 1]` or `[T + 1, K]`.
         last: List with, for each part, the list of the gradients at θ_T.
         coordinates: List of `Coordinates`, one for each part.
+        outer_gradients: Function from the index of a part, the step `t` and
+            its `StepInputs` to the list of the gradients at θ_t.
 
     Returns:
         List of tensors, one for each of `rule.trainable_variables`.
@@ -304,7 +336,7 @@ def _backpropagate_losses(rule, records, weights, last, coordinates):
         ]
 
     def add_cotangents(index, t, inputs, d_parameters):
-        added = cotangents(index, t, inputs.gradients)
+        added = cotangents(index, t, outer_gradients(index, t, inputs))
         return [d + a for d, a in zip(d_parameters, added)]
 
     return backpropagate(
@@ -327,7 +359,7 @@ def _repeat(rule, parts, weights):
 
     def body(t, parameters, states, records):
         inputs = [
-            StepInputs([part.gradients[t]], [parameter], state)
+            StepInputs([part.gradients[0][t]], [parameter], state)
             for part, parameter, state in zip(parts, parameters, states)
         ]
         results, records = record_step(step, records, t, inputs)
@@ -357,8 +389,9 @@ def _repeat(rule, parts, weights):
         rule,
         records,
         weights,
-        [[part.gradients[steps]] for part in parts],
+        [[part.gradients[-1][steps]] for part in parts],
         [part.coordinates for part in parts],
+        lambda index, t, inputs: [parts[index].gradients[-1][t]],
     )
 
 
@@ -418,7 +451,7 @@ def _sample(rule, task, parts, share, seed):
 def _flatten(part):
     """A part as a vector of coordinates."""
     return part._replace(
-        gradients=tf.reshape(part.gradients, [part.gradients.shape[0], -1]),
+        gradients=[tf.reshape(g, [g.shape[0], -1]) for g in part.gradients],
         parameter=tf.reshape(part.parameter, [-1]),
     )
 

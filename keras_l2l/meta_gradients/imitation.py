@@ -18,6 +18,7 @@ from keras_l2l.inner_loop.episode import (
     start,
     unpack,
 )
+from keras_l2l.inner_loop.outer_loss import outer_loss
 from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 from keras_l2l.meta_gradients.first_order import (
@@ -63,6 +64,8 @@ class Imitation(MetaGradientEstimator):
 
     So the rule sees the late steps of a successful training before its own
     trainings succeed. The logged `loss` counts the teacher's optimizees, too.
+    A held-out meta-loss is that of the other episodes; the distance from the
+    teacher is one of updates, whatever the data.
 
     Episodes are trained one by one, and an unroll of the teacher records the
     rule's state at each step, whatever the memory budget.
@@ -147,12 +150,12 @@ class Imitation(MetaGradientEstimator):
             )
 
         def imitate():
-            return _imitate(rule, self.teacher, task, carry, meta_loss.steps)
+            return _imitate(rule, self.teacher, task, carry, meta_loss)
 
         return tf.cond(carry.is_taught, imitate, learn)
 
 
-def _imitate(rule, teacher, task, lesson, steps):
+def _imitate(rule, teacher, task, lesson, meta_loss):
     """An unroll of the teacher, and the gradient of the rule's distance.
 
     Args:
@@ -160,15 +163,19 @@ def _imitate(rule, teacher, task, lesson, steps):
         teacher: An `UpdateRule`.
         task: A `Task`.
         lesson: A `Lesson`.
-        steps: Integer.
+        meta_loss: A `MetaLoss`, for the number of steps and for the losses
+            that are logged.
 
     Returns:
         An `Estimate`, with the teacher's losses.
     """
+    steps = meta_loss.steps
     step = compile_forward(rule)
 
     def body(t, carry, state, losses, size, records, gaps):
+        before = carry
         parts, targets, carry, loss = _teach(rule, teacher, task, carry, state)
+        loss = outer_loss(teacher, task, before, loss, meta_loss.held_out)
         results, records = record_step(step, records, t, parts)
         updates, state = join_parts(results)
         gaps = gaps.write(t, _gaps(rule, task, updates, targets))
@@ -197,6 +204,7 @@ def _imitate(rule, teacher, task, lesson, steps):
         parallel_iterations=1,
     )
     loss, *_ = loss_and_gradients(teacher, task, carry)
+    loss = outer_loss(teacher, task, carry, loss, meta_loss.held_out)
     slope = tf.math.divide_no_nan(tf.cast(2.0, dtype), size)
     gradients = [
         tf.cast(slope, gradient.dtype) * gradient

@@ -28,6 +28,9 @@ class MetaLoss:
         divergence_limit: Float. An unroll with a loss that is not finite or
             exceeds `divergence_limit` times one plus the first loss has
             diverged. Defaults to infinity.
+        held_out: Float in [0, 1]. The losses that an estimator hands to the
+            meta-loss are `1 - held_out` times those on training data plus
+            `held_out` times those on held-out data. Defaults to `0.0`.
 
     Example:
 
@@ -42,9 +45,11 @@ class MetaLoss:
         first_loss: Any = math.nan,
         transform: str = "identity",
         divergence_limit: float = math.inf,
+        held_out: float = 0.0,
     ):
         self.weights = tf.convert_to_tensor(weights)
         self.transform = transform
+        self.held_out = held_out
         self._first_loss = first_loss
         self._divergence_limit = divergence_limit
 

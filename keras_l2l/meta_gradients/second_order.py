@@ -10,6 +10,7 @@ from keras_l2l.execution.stacked_arrays import (
     floating,
 )
 from keras_l2l.inner_loop.episode import loss_dtype
+from keras_l2l.inner_loop.outer_loss import outer_loss, outer_loss_and_gradients
 from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients, unroll
 
 
@@ -44,11 +45,14 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
     weight_of = _loss_weight(rule, task, carry, meta_loss)
     starts = _segment_starts(rule, task, carry, length, segments)
 
+    def judge(carry, inner_loss):
+        return outer_loss(rule, task, carry, inner_loss, meta_loss.held_out)
+
     def record(segment, losses):
         begin = segment * length
         size = tf.minimum(steps - begin, length)
         return _record_segment(
-            rule, task, starts.read(segment), begin, size, losses
+            rule, task, starts.read(segment), begin, size, losses, judge
         )
 
     def back(segment, carries, cotangents, gradients):
@@ -61,6 +65,7 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
             size,
             cotangents,
             gradients,
+            judge,
             lambda loss, index: weight_of(loss, begin + index),
         )
 
@@ -69,6 +74,9 @@ def backpropagate(rule, task, carry, meta_loss, memory_budget):
     segment = tf.constant(segments - 1)
     carries, next_carry, losses = record(segment, losses)
     loss, slope, _ = loss_and_gradients(rule, task, next_carry)
+    loss, slope = outer_loss_and_gradients(
+        rule, task, next_carry, (loss, slope), meta_loss.held_out
+    )
     losses = losses.write(steps, loss)
     weight = weight_of(loss, steps)
     cotangents = [tf.zeros_like(leaf) for leaf in floating(next_carry)]
@@ -94,6 +102,7 @@ def _loss_weight(rule, task, carry, meta_loss):
     weights = meta_loss.weights / meta_loss.steps
     weights = tf.concat([tf.zeros([1], weights.dtype), weights], 0)
     loss, *_ = loss_and_gradients(rule, task, carry)
+    loss = outer_loss(rule, task, carry, loss, meta_loss.held_out)
     first_loss = meta_loss.first_loss(loss[None])
 
     def weight_of(loss, t):
@@ -119,7 +128,7 @@ def _segment_starts(rule, task, carry, length, segments):
     return starts
 
 
-def _record_segment(rule, task, carry, begin, size, losses):
+def _record_segment(rule, task, carry, begin, size, losses, judge):
     """Trains through a segment.
 
     Returns:
@@ -129,8 +138,9 @@ def _record_segment(rule, task, carry, begin, size, losses):
 
     def body(index, now, carries, losses):
         carries = carries.write(index, now)
-        now, loss, _ = inner_step(rule, task, now)
-        return index + 1, now, carries, losses.write(begin + index, loss)
+        after, loss, _ = inner_step(rule, task, now)
+        losses = losses.write(begin + index, judge(now, loss))
+        return index + 1, after, carries, losses
 
     _, carry, carries, losses = _loop(
         lambda index, *_: index < size,
@@ -141,7 +151,7 @@ def _record_segment(rule, task, carry, begin, size, losses):
 
 
 def _backpropagate_segment(
-    rule, task, carries, size, cotangents, gradients, weight_of
+    rule, task, carries, size, cotangents, gradients, judge, weight_of
 ):
     """Takes the cotangents of a carry from the end of a segment to its start.
 
@@ -157,6 +167,7 @@ def _backpropagate_segment(
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             after, loss, _ = inner_step(rule, task, before, True)
+            loss = judge(before, loss)
             objective = weight_of(loss, index) * loss
             objective += _inner_product(floating(after), cotangents, loss.dtype)
         products = tape.gradient(

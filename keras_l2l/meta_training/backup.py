@@ -6,6 +6,9 @@ from keras_l2l.meta_gradients.base import MetaGradientEstimator
 from keras_l2l.meta_training import checkpoint
 from keras_l2l.rules.base import UpdateRule
 
+# What was always so before there was a setting for it.
+_ADDED_SETTINGS = {"meta_loss": 0.0}
+
 
 class Backup(keras.callbacks.Callback):
     """Writes a backup after each epoch, and resumes a run from it.
@@ -88,7 +91,7 @@ class Backup(keras.callbacks.Callback):
     def _check_settings(self, document):
         ours = self._settings()
         with checkpoint.errors_name_backup(self._path):
-            theirs = dict(document.get("settings", {}))
+            theirs = {**_ADDED_SETTINGS, **document.get("settings", {})}
         for key in ("rule", "estimator"):
             theirs[key] = _without_origin(theirs.get(key))
         other = sorted(key for key in ours if ours[key] != theirs.get(key))
@@ -121,6 +124,7 @@ class Backup(keras.callbacks.Callback):
             "tasks_per_step": config.tasks_per_step,
             "loss_weights": config.loss_weights.tolist(),
             "loss_transform": config.loss_transform,
+            "meta_loss": config.held_out,
             "estimator": _described(config.estimator),
             "divergence_limit": config.divergence_limit,
             "clipnorm": config.clipnorm,
@@ -154,19 +158,20 @@ def _described(value):
             bool | int | float | str | MetaGradientEstimator | UpdateRule,
         )
     }
-    return {"class_name": type(value).__name__, **parts}
+    return _without_origin({"class_name": type(value).__name__, **parts})
 
 
 def _without_origin(config):
     """A configuration without what may differ from one process to the next.
 
     Keras counts up the names of layers within a process, and a class may move
-    to another module.
+    to another module. A flag that is off is left out, as by versions that did
+    not have it yet.
     """
     if not isinstance(config, dict):
         return config
     return {
         key: _without_origin(value)
         for key, value in config.items()
-        if key not in ("name", "module")
+        if key not in ("name", "module") and value is not False
     }

@@ -18,6 +18,7 @@ _ADVICE = (
 class Validate(keras.callbacks.Callback):
     """Adds `val_loss` to the logs: the meta-loss on the validation tasks.
 
+    And `val_loss_standard_error`, if there are several optimizees of a task.
     With `use_ema=True` it is the loss of the averaged meta-parameters, which
     are those that the rule ends with.
 
@@ -27,25 +28,32 @@ class Validate(keras.callbacks.Callback):
         frequency: Integer. Epochs from one validation to the next.
         horizon: Integer, inner steps; or `None`, those of the schedule.
         schedule: A `HorizonSchedule`.
+        held_out: Float, the weight of the held-out loss.
     """
 
-    def __init__(self, tasks, episodes, frequency, horizon, schedule):
+    def __init__(self, tasks, episodes, frequency, horizon, schedule, held_out):
         super().__init__()
         self._tasks = tasks
         self._episodes = episodes
         self._horizon = horizon
         self._frequency = frequency
         self._schedule = schedule
+        self._held_out = held_out
 
     def meta_loss(self):
-        """The validation loss of the rule as it is now, a float."""
+        """The `ValidationLoss` of the rule as it is now."""
         horizon = self._horizon or self._schedule.validation_horizon
         with averaged(self.model.rule, self.model.optimizer):
-            return self.model.evaluate(self._tasks, self._episodes, horizon)
+            return self.model.validation_loss(
+                self._tasks, self._episodes, horizon, self._held_out
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self._frequency == 0:
-            logs["val_loss"] = self.meta_loss()
+            loss = self.meta_loss()
+            logs["val_loss"] = loss.mean
+            if not math.isnan(loss.standard_error):
+                logs["val_loss_standard_error"] = loss.standard_error
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -115,7 +123,7 @@ class AdvanceCurriculum(keras.callbacks.Callback):
         if self._schedule.moves_on(self._best.improved):
             self._best.go_back()
             self._best.forget()
-            self._best.update_if_better(self._validate.meta_loss())
+            self._best.update_if_better(self._validate.meta_loss().mean)
 
 
 class CheckDivergence(keras.callbacks.Callback):

@@ -1,9 +1,11 @@
 """The configuration of a meta-training, checked once."""
 
 import dataclasses
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from keras_l2l import checks
 from keras_l2l.meta_gradients.base import MetaGradientEstimator
@@ -27,6 +29,7 @@ class MetaTrainingConfig:
         loss_weights: The weights w_t of the meta-loss: array `[T]`, float32,
             of the `T` steps of the longest horizon. Ones if made from `None`.
         loss_transform: String.
+        meta_loss: `"training"`, `"held_out"` or a number in [0, 1].
         estimator: A `MetaGradientEstimator`.
         divergence_limit: Float.
         clipnorm: Float or `None`.
@@ -41,6 +44,7 @@ class MetaTrainingConfig:
     tasks_per_step: int
     loss_weights: Sequence[float] | np.ndarray | None
     loss_transform: str
+    meta_loss: str | float
     estimator: MetaGradientEstimator
     divergence_limit: float
     clipnorm: float | None
@@ -49,11 +53,17 @@ class MetaTrainingConfig:
     def __post_init__(self):
         self._check_types()
         self._check_numbers()
+        check_held_out_data(self.tasks, self.held_out)
         longest = self.horizon_schedule().longest_horizon
         # The one way to set an attribute of a frozen dataclass.
         object.__setattr__(
             self, "loss_weights", _loss_weights(self.loss_weights, longest)
         )
+
+    @property
+    def held_out(self):
+        """The weight of the held-out loss in the meta-loss, a float."""
+        return held_out_weight("meta_loss", self.meta_loss)
 
     def horizon_schedule(self):
         """A fresh `HorizonSchedule`, at its first stage."""
@@ -104,6 +114,44 @@ class MetaTrainingConfig:
                 "Argument `seed` must be an integer, zero or greater. "
                 f"Received: seed={self.seed!r}"
             )
+
+
+def held_out_weight(argument, value):
+    """The weight of the held-out loss, of a loss that is named or mixed.
+
+    Args:
+        argument: String, the name of the argument.
+        value: `"training"`, `"held_out"` or a number in [0, 1].
+
+    Returns:
+        A float in [0, 1].
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    named = {"training": 0.0, "held_out": 1.0}
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if isinstance(value, str) and value in named:
+        return named[value]
+    if not is_number or not 0.0 <= value <= 1.0:
+        raise ValueError(
+            f'Argument `{argument}` must be "training", "held_out", or a '
+            "number in [0, 1], the weight of the held-out loss beside the "
+            f"training loss. Received: {argument}={value!r}"
+        )
+    return float(value)
+
+
+def check_held_out_data(tasks, held_out):
+    """Raises a `ValueError` for a task without the data that a loss is of.
+
+    Args:
+        tasks: List of `Task`.
+        held_out: Float, the weight of the held-out loss.
+    """
+    if held_out:
+        for task in tasks:
+            task.sample_held_out_batch(tf.constant([0, 0]))
 
 
 def task_list(argument, tasks):

@@ -50,7 +50,11 @@ def compile_outer_step(config, task):
 def _outer_step(config, task, carry, first_losses, weights, seed):
     estimator = config.estimator
     meta_loss = MetaLoss(
-        weights, first_losses, config.loss_transform, config.divergence_limit
+        weights,
+        first_losses,
+        config.loss_transform,
+        config.divergence_limit,
+        config.held_out,
     )
     losses, gradients, carry = estimator(
         config.rule, task, carry, meta_loss, seed

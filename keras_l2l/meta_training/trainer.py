@@ -19,11 +19,16 @@ from keras_l2l.meta_gradients.truncated_backpropagation import (
 )
 from keras_l2l.meta_training import callbacks as own_callbacks
 from keras_l2l.meta_training.backup import Backup
-from keras_l2l.meta_training.config import MetaTrainingConfig, task_list
+from keras_l2l.meta_training.config import (
+    MetaTrainingConfig,
+    check_held_out_data,
+    held_out_weight,
+    task_list,
+)
 from keras_l2l.meta_training.curriculum import Curriculum
 from keras_l2l.meta_training.episode_pool import EpisodePool
 from keras_l2l.meta_training.moving_average import write_average
-from keras_l2l.meta_training.validation import Validation
+from keras_l2l.meta_training.validation import Validation, ValidationLoss
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.tasks.base import Task
 
@@ -67,6 +72,12 @@ class MetaTrainer(keras.Model):
         loss_transform: `"identity"` or `"log"`. With `"log"` the meta-loss is
             of log(loss / first loss of the episode), in which tasks with
             losses of all sizes count alike. Defaults to `"identity"`.
+        meta_loss: Which losses of an optimizee the meta-loss is made of:
+            `"training"`, of the batches that it is trained on; `"held_out"`,
+            of the task's held-out data, in inference mode, so that the rule
+            learns what generalises; or a number in [0, 1], the weight of the
+            held-out loss beside the training loss. The optimizee itself is
+            trained on its training data alone. Defaults to `"training"`.
         estimator: A `MetaGradientEstimator`. Defaults to `None`,
             `TruncatedBackpropagation()`.
         divergence_limit: Float > 1. Defaults to `1e3`.
@@ -110,6 +121,7 @@ class MetaTrainer(keras.Model):
         clipnorm: float | None = None,
         seed: int = 0,
         name: str | None = None,
+        meta_loss: str | float = "training",
     ):
         super().__init__(name=name)
         tasks = task_list("task", task)
@@ -126,6 +138,7 @@ class MetaTrainer(keras.Model):
             tasks_per_step=tasks_per_step,
             loss_weights=loss_weights,
             loss_transform=loss_transform,
+            meta_loss=meta_loss,
             estimator=estimator,
             divergence_limit=float(divergence_limit),
             clipnorm=clipnorm,
@@ -183,13 +196,15 @@ class MetaTrainer(keras.Model):
         verbose: str | int = "auto",
         backup_dir: str | os.PathLike | None = None,
         restore_best: bool = True,
+        validation_loss: str | float | None = None,
     ) -> keras.callbacks.History:
         """Meta-trains the rule.
 
         The logs that callbacks, the progress bar and the history see are
         `loss` (the meta-loss), `inner_steps_per_second`, `diverged`
-        (episodes cut in this epoch) and `val_loss` (the meta-loss of the
-        validation task, over whole episodes).
+        (episodes cut in this epoch), `val_loss` (the meta-loss of the
+        validation task, over whole episodes) and, with several
+        `validation_episodes`, `val_loss_standard_error`.
 
         Args:
             epochs: Integer. Defaults to `1`.
@@ -216,6 +231,10 @@ class MetaTrainer(keras.Model):
             restore_best: Boolean. With a validation task, whether the rule
                 ends with the meta-parameters of its lowest `val_loss`.
                 Defaults to `True`.
+            validation_loss: `"training"`, `"held_out"` or a number, as
+                `meta_loss`: by which loss of the validation's optimizees the
+                best meta-parameters are chosen. Defaults to `None`, as in
+                training.
 
         Returns:
             A `keras.callbacks.History`.
@@ -238,6 +257,7 @@ class MetaTrainer(keras.Model):
             validation_episodes,
             validation_freq,
             validation_horizon,
+            validation_loss,
         )
         before, after = self._own_callbacks(validate, backup_dir, restore_best)
         divergence = own_callbacks.CheckDivergence()
@@ -274,6 +294,7 @@ class MetaTrainer(keras.Model):
         task: Task | list[Task],
         episodes: int = 8,
         horizon: int | None = None,
+        loss: str | float | None = None,
     ) -> float:
         """The meta-loss of the rule over whole episodes of fresh optimizees.
 
@@ -284,18 +305,43 @@ class MetaTrainer(keras.Model):
                 Defaults to `8`.
             horizon: Integer. Inner steps in an episode. Defaults to `None`,
                 that of the training.
+            loss: `"training"`, `"held_out"` or a number, as `meta_loss`.
+                Defaults to `None`, as in training.
 
         Returns:
             A float; infinity if an optimizee diverged.
         """
+        return self.validation_loss(task, episodes, horizon, loss).mean
+
+    def validation_loss(
+        self,
+        task: Task | list[Task],
+        episodes: int = 8,
+        horizon: int | None = None,
+        loss: str | float | None = None,
+    ) -> ValidationLoss:
+        """The same as `evaluate`, with its standard error.
+
+        Args:
+            task: A `Task` or a list of tasks.
+            episodes: Integer, as for `evaluate`. Defaults to `8`.
+            horizon: Integer, as for `evaluate`. Defaults to `None`.
+            loss: As for `evaluate`. Defaults to `None`.
+
+        Returns:
+            A named tuple `(mean, standard_error)` of floats. The error is
+            that of the mean over other optimizees of the same tasks; NaN with
+            one optimizee a task.
+        """
+        tasks = task_list("task", task)
+        held_out = self._held_out("loss", loss)
+        check_held_out_data(tasks, held_out)
         horizon = self.horizon if horizon is None else horizon
         checks.positive_integers(episodes=episodes, horizon=horizon)
         weights = self._config.loss_weights
         if horizon != self.horizon:
             weights = np.ones(horizon, "float32")
-        return self._validation.meta_loss(
-            task_list("task", task), episodes, weights
-        )
+        return self._validation.meta_loss(tasks, episodes, weights, held_out)
 
     def save(self, filepath, overwrite=True, **kwargs) -> NoReturn:
         """Not for a trainer: raises an error that says what to call."""
@@ -307,21 +353,26 @@ class MetaTrainer(keras.Model):
             f"`fit(backup_dir=…)`. Received: filepath={filepath}"
         )
 
-    def _validate(self, task, episodes, frequency, horizon):
+    def _held_out(self, argument, loss):
+        """The weight of the held-out loss; of `None`, that of training."""
+        if loss is None:
+            return self._config.held_out
+        return held_out_weight(argument, loss)
+
+    def _validate(self, task, episodes, frequency, horizon, loss):
         """The callback that validates, or `None` without a task."""
         checks.positive_integers(
             validation_episodes=episodes, validation_freq=frequency
         )
         if horizon is not None:
             checks.positive_integers(validation_horizon=horizon)
+        held_out = self._held_out("validation_loss", loss)
         if task is None:
             return None
+        tasks = task_list("validation_task", task)
+        check_held_out_data(tasks, held_out)
         return own_callbacks.Validate(
-            task_list("validation_task", task),
-            episodes,
-            frequency,
-            horizon,
-            self._schedule,
+            tasks, episodes, frequency, horizon, self._schedule, held_out
         )
 
     def _own_callbacks(self, validate, backup_dir, restore_best):

@@ -1,14 +1,30 @@
 """The validation loss of a rule: whole episodes of fresh optimizees."""
 
+import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_l2l.inner_loop.episode import start
+from keras_l2l.inner_loop.episode import loss_dtype, start
+from keras_l2l.inner_loop.side_by_side import stack, unroll_side_by_side
 from keras_l2l.inner_loop.unroll import compile_unroll
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.tasks.base import episode_seed
+
+
+class ValidationLoss(NamedTuple):
+    """A mean over tasks and optimizees.
+
+    Attributes:
+        mean: Float; infinity if an optimizee diverged.
+        standard_error: Float, that of the mean over other optimizees of the
+            same tasks. NaN with one optimizee a task, or if one diverged.
+    """
+
+    mean: float
+    standard_error: float
 
 
 class Validation:
@@ -24,38 +40,67 @@ class Validation:
         self._jit_compile = jit_compile
         self._functions = {}
 
-    def meta_loss(self, tasks, episodes, weights):
+    def meta_loss(self, tasks, episodes, weights, held_out):
         """The mean meta-loss.
 
         Args:
             tasks: List of `Task`.
             episodes: Integer. Optimizees of each task.
             weights: Array `[horizon]`, the weights w_t of the losses.
+            held_out: Float, the weight of the held-out loss.
 
         Returns:
-            A float; infinity if an optimizee diverged.
+            A `ValidationLoss`.
         """
         seeds = [
             episode_seed(self._config.seed, "validation", index)
             for index in range(episodes)
         ]
-        losses = [
-            self._episode_loss(task, seed, weights)
-            for task in tasks
-            for seed in seeds
-        ]
-        mean = float(np.mean(losses))
-        return mean if math.isfinite(mean) else math.inf
+        losses = np.array(
+            [self._losses(task, seeds, weights, held_out) for task in tasks]
+        )
+        mean = float(losses.mean())
+        if not math.isfinite(mean):
+            return ValidationLoss(math.inf, math.nan)
+        if episodes == 1:
+            return ValidationLoss(mean, math.nan)
+        # The tasks are always the same; what is random is the optimizees.
+        variance = losses.var(axis=1, ddof=1).sum() / episodes
+        return ValidationLoss(mean, float(variance**0.5) / len(tasks))
 
-    def _episode_loss(self, task, seed, weights):
-        if task not in self._functions:
-            self._functions[task] = compile_unroll(
-                self._config.rule, task, self._jit_compile
-            )
-        carry = start(self._config.rule, task, seed)
-        _, trajectory = self._functions[task](carry, len(weights))
+    def _losses(self, task, seeds, weights, held_out):
+        """The meta-losses of some optimizees of a task, an array."""
+        rule = self._config.rule
+        carries = [start(rule, task, seed) for seed in seeds]
+        if self._config.estimator.vectorize:
+            carries, weights = [stack(carries)], weights[:, np.newaxis]
         meta_loss = MetaLoss(
-            tf.constant(weights, trajectory.losses.dtype),
+            tf.constant(weights, loss_dtype(carries[0])),
             transform=self._config.loss_transform,
         )
-        return float(meta_loss(trajectory.losses))
+        train = self._function(task, held_out)
+        return np.ravel(
+            [meta_loss(train(carry, len(weights))) for carry in carries]
+        )
+
+    def _function(self, task, held_out):
+        """From a carry and a number of inner steps to losses."""
+        key = task, held_out
+        if key in self._functions:
+            return self._functions[key]
+        rule = self._config.rule
+        if self._config.estimator.vectorize:
+            run = tf.function(
+                functools.partial(unroll_side_by_side, rule, task),
+                autograph=False,
+                jit_compile=self._jit_compile,
+            )
+            self._functions[key] = lambda carry, steps: run(
+                carry, steps, held_out
+            )[1]
+        else:
+            run = compile_unroll(rule, task, self._jit_compile, held_out)
+            self._functions[key] = lambda carry, steps: (
+                run(carry, steps)[1].losses
+            )
+        return self._functions[key]

@@ -26,8 +26,12 @@ ESTIMATORS: dict[str, Callable[[Stage], MetaGradientEstimator]] = {
         second_derivatives=stage.second_derivatives,
         coordinate_share=stage.coordinate_share,
     ),
-    "PersistentES": lambda stage: PersistentES(stage.stddev),
-    "AntitheticES": lambda stage: AntitheticES(stage.stddev),
+    "PersistentES": lambda stage: PersistentES(
+        stage.stddev, vectorize=stage.vectorize
+    ),
+    "AntitheticES": lambda stage: AntitheticES(
+        stage.stddev, vectorize=stage.vectorize
+    ),
 }
 
 

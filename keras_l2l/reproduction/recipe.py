@@ -30,10 +30,12 @@ class Stage:
         unroll: Integer. Inner steps in an outer step.
         tasks_per_step: Integer or `None`, see `MetaTrainer`.
         loss_transform: String, see `MetaTrainer`.
+        meta_loss: String or float, see `MetaTrainer`.
         estimator: String: `"TruncatedBackpropagation"`, `"PersistentES"` or
             `"AntitheticES"`.
         stddev: Float. Standard deviation of the perturbations of evolution
             strategies.
+        vectorize: Boolean, of evolution strategies.
         imitation_rate: Float in [0, 1), the `rate` of `Imitation`, with Adam
             as the teacher. 0 for none.
         teacher_rate: Float. The learning rate of the teacher.
@@ -51,6 +53,8 @@ class Stage:
         steps_per_epoch: Integer. Outer steps in an epoch.
         learning_rate: Float. First rate of the meta-optimizer, Adam.
         beta_2: Float in [0, 1), of the meta-optimizer.
+        ema_momentum: Float in [0, 1), of the moving average of the
+            meta-parameters, by which validation and export go. 0 for none.
         decay_epochs: Integer. Length of the cosine along which the rate
             decays.
         final_rate: Float. The rate at the end of the cosine, as a fraction
@@ -65,8 +69,10 @@ class Stage:
     unroll: int = 20
     tasks_per_step: int | None = None
     loss_transform: str = "identity"
+    meta_loss: str | float = "training"
     estimator: str = "TruncatedBackpropagation"
     stddev: float = 0.01
+    vectorize: bool = False
     imitation_rate: float = 0.0
     teacher_rate: float = 0.01
     optimizees: int = 2
@@ -78,6 +84,7 @@ class Stage:
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
     beta_2: float = 0.999
+    ema_momentum: float = 0.0
     decay_epochs: int = 20
     final_rate: float = 0.01
     validation_freq: int = 1
@@ -97,7 +104,11 @@ class Stage:
             learning_rate=self.learning_rate,
             clipnorm=1.0 if self.clipnorm is None else self.clipnorm,
         )
-        checks.fractions(imitation_rate=self.imitation_rate, beta_2=self.beta_2)
+        checks.fractions(
+            imitation_rate=self.imitation_rate,
+            beta_2=self.beta_2,
+            ema_momentum=self.ema_momentum,
+        )
         _check(
             "final_rate", self.final_rate, self.final_rate >= 0, "at least 0"
         )
@@ -153,6 +164,7 @@ class Recipe:
         validation_arguments: As `task_arguments`.
         validation_horizon: Integer or `None`, see `MetaTrainer.fit`.
         validation_episodes: Integer.
+        validation_loss: String, float or `None`, see `MetaTrainer.fit`.
         jit_compile: Boolean, see `MetaTrainer.compile`.
         seed: Integer. Seeds the rule's initialisation and all episodes.
         score_task: String, as `task`; `None` has the task itself, without
@@ -178,6 +190,7 @@ class Recipe:
     validation_arguments: Arguments = dataclasses.field(default_factory=dict)
     validation_horizon: int | None = None
     validation_episodes: int = 8
+    validation_loss: str | float | None = None
     jit_compile: bool = False
     seed: int = 0
     score_task: str | None = None

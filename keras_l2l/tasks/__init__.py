@@ -17,6 +17,7 @@ from keras_l2l.tasks.keras_task import KerasTask
 from keras_l2l.tasks.mixture import mixture
 from keras_l2l.tasks.neural_style import NeuralStyle, neural_art
 from keras_l2l.tasks.quadratic import Quadratic
+from keras_l2l.tasks.synthetic_task import SyntheticTask
 
 __all__ = [
     "Analytic",
@@ -27,6 +28,7 @@ __all__ = [
     "RandomBatchSize",
     "RandomScaling",
     "Reparametrization",
+    "SyntheticTask",
     "Task",
     "cifar_convnet",
     "digits_mlp",

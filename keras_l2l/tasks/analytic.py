@@ -79,6 +79,9 @@ class Analytic(Task):
     def sample_batch(self, seed):
         return ()
 
+    def sample_held_out_batch(self, seed):
+        return ()
+
     def loss(self, parameters, model_state, batch):
         matrix, offset = model_state
         point = tf.linalg.matvec(matrix, parameters[0]) + offset

@@ -35,6 +35,9 @@ class _Augmentation(Task):
     def parameter_paths(self):
         return self.task.parameter_paths
 
+    def sample_held_out_batch(self, seed):
+        return self.task.sample_held_out_batch(seed)
+
     def _generator(self, seed):
         """The generator of an episode, different for nested augmentations."""
         return np.random.default_rng([seed, len(list(_inner_tasks(self)))])
@@ -70,6 +73,10 @@ class _Rescaling(_Augmentation):
         scales, parameters, state = self._unscaled(parameters, model_state)
         loss, state = self.task.loss(parameters, state, batch)
         return loss, [*scales, *state]
+
+    def held_out_loss(self, parameters, model_state, batch):
+        _, parameters, state = self._unscaled(parameters, model_state)
+        return self.task.held_out_loss(parameters, state, batch)
 
     def test_loss(self, parameters, model_state):
         _, parameters, state = self._unscaled(parameters, model_state)
@@ -237,6 +244,10 @@ class GradientNoise(_Augmentation):
             loss += tf.cast(term, loss.dtype)
         return loss, [*deviations, *state]
 
+    def held_out_loss(self, parameters, model_state, batch):
+        state = model_state[len(self._noise_specs) :]
+        return self.task.held_out_loss(parameters, state, batch)
+
     def test_loss(self, parameters, model_state):
         state = model_state[len(self._noise_specs) :]
         return self.task.test_loss(parameters, state)
@@ -311,6 +322,9 @@ class RandomBatchSize(_Augmentation):
         )
         loss, state = self.task.loss(parameters, state, batch)
         return loss, [count, *state]
+
+    def held_out_loss(self, parameters, model_state, batch):
+        return self.task.held_out_loss(parameters, model_state[1:], batch)
 
     def test_loss(self, parameters, model_state):
         return self.task.test_loss(parameters, model_state[1:])

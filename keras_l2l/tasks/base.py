@@ -88,6 +88,51 @@ class Task(abc.ABC):
             the next call.
         """
 
+    def sample_held_out_batch(self, seed: Any) -> Any:
+        """Returns held-out data, for the meta-loss. Runs in a `tf.function`.
+
+        No example of them is one that `sample_batch` draws. A task without
+        data returns `()`: its function itself is what counts.
+
+        Args:
+            seed: Integer tensor `[2]`, none of those of `sample_batch`.
+
+        Returns:
+            A structure of tensors of static shapes.
+
+        Raises:
+            ValueError: By default, as a task has no held-out data.
+        """
+        raise ValueError(
+            f"Task {self.name!r} has no held-out data, which a held-out loss "
+            "is computed on. Pass `validation_data=…` to a `KerasTask`, "
+            "override `sample_held_out_batch` in a task of your own, or keep "
+            '`meta_loss="training"`.'
+        )
+
+    def held_out_loss(
+        self,
+        parameters: Sequence[tf.Tensor],
+        model_state: Sequence[tf.Tensor],
+        batch: Any,
+    ) -> tf.Tensor:
+        """Returns the loss on held-out data. Runs inside a `tf.function`.
+
+        In inference mode, for a task that has one. The model state is read
+        and stays as it is: looking at held-out data changes no training.
+
+        Args:
+            parameters: List of tensors, as for `loss`.
+            model_state: List of tensors, as for `loss`.
+            batch: Structure of tensors from `sample_held_out_batch`.
+
+        Returns:
+            A scalar. Defaults to that of `loss`, for a task that is the same
+            in training and in inference.
+        """
+        loss, _ = self.loss(parameters, model_state, batch)
+        return loss
+
     @abc.abstractmethod
     def test_loss(
         self,

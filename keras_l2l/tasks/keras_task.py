@@ -48,14 +48,19 @@ class KerasTask(Task):
             dataset's first batch, or to 32 for arrays.
         max_batches: Integer. Number of batches that are read of a dataset
             that repeats without end. Defaults to `1000`.
-        test_data: Held-out data, of the form of `dataset`. Defaults to
-            `None`: the test loss is then computed on the training data, in
-            inference mode.
+        test_data: Data for scores alone, of the form of `dataset`. Defaults
+            to `None`: the test loss is then computed on `validation_data`, or
+            without them on the training data, in inference mode.
         accuracy: Function `(y, outputs)` whose mean over held-out data is the
             accuracy, such as `keras.metrics.sparse_categorical_accuracy`.
             Defaults to `None`, without.
         name: String. The name of the task in tables and plots. Defaults to
             the model's name.
+        validation_data: Held-out data, of the form of `dataset`, on which no
+            optimizee is trained: a meta-loss of `"held_out"` is the loss on
+            them, in inference mode. Defaults to `None`, without.
+        validation_batch_size: Integer. Examples in a batch of them. Defaults
+            to `None`, that of `batch_size`, or all if there are fewer.
 
     Raises:
         TypeError: If `build_model` or the data are of a wrong type.
@@ -91,6 +96,8 @@ class KerasTask(Task):
         test_data: Any = None,
         accuracy: Callable[[Any, Any], Any] | None = None,
         name: str | None = None,
+        validation_data: Any = None,
+        validation_batch_size: int | None = None,
     ):
         if not callable(build_model) or isinstance(build_model, keras.Model):
             raise TypeError(
@@ -99,14 +106,25 @@ class KerasTask(Task):
                 f"Received: build_model={build_model!r}"
             )
         self._data, first_size = _read("dataset", dataset, max_batches)
-        self._test_data = self._data
+        self._validation_data = self._test_data = None
+        if validation_data is not None:
+            self._validation_data, _ = _read(
+                "validation_data", validation_data, max_batches
+            )
         if test_data is not None:
             self._test_data, _ = _read("test_data", test_data, max_batches)
+        elif validation_data is not None:
+            self._test_data = self._validation_data
+        else:
+            self._test_data = self._data
         self._examples = _count_examples("dataset", self._data)
         if batch_size is None:
             batch_size = min(first_size, self._examples)
         checks.positive_integers(batch_size=batch_size, max_batches=max_batches)
         self.batch_size = batch_size
+        self.validation_batch_size = self._validation_size(
+            validation_batch_size
+        )
         self._accuracy = accuracy
         self._build_model = build_model
         # Another seed than that of `parameters` below, which must differ.
@@ -153,16 +171,20 @@ class KerasTask(Task):
         return parameters, state
 
     def sample_batch(self, seed):
-        indices = tf.random.stateless_uniform(
-            [self.batch_size], seed, 0, self._examples, tf.int32
-        )
-        return tf.nest.map_structure(
-            lambda array: tf.gather(array, indices), self._data
-        )
+        return _draw(self._data, self.batch_size, seed)
 
     def loss(self, parameters, model_state, batch):
         loss, _, state = self._run(parameters, model_state, batch, True)
         return loss, state
+
+    def sample_held_out_batch(self, seed):
+        if self._validation_data is None:
+            return super().sample_held_out_batch(seed)
+        return _draw(self._validation_data, self.validation_batch_size, seed)
+
+    def held_out_loss(self, parameters, model_state, batch):
+        loss, _, _ = self._run(parameters, model_state, batch, False)
+        return loss
 
     def test_loss(self, parameters, model_state):
         return self.test_metrics(parameters, model_state)["loss"]
@@ -226,6 +248,15 @@ class KerasTask(Task):
         ]
         return loss, outputs, state
 
+    def _validation_size(self, size):
+        """The examples in a held-out batch; `None` without held-out data."""
+        if size is not None:
+            checks.positive_integers(validation_batch_size=size)
+        if self._validation_data is None:
+            return None
+        examples = _count_examples("validation_data", self._validation_data)
+        return size or min(self.batch_size, examples)
+
     def _warn_of_what_is_lost(self, parameters):
         """Warns of a model that would be trained otherwise than expected."""
         if type(self._model).train_step is not keras.Model.train_step:
@@ -275,6 +306,13 @@ def _seeded(seed):
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def _draw(data, count, seed):
+    """A random batch of a structure of tensors `[M, …]`."""
+    examples = tf.nest.flatten(data)[0].shape[0]
+    indices = tf.random.stateless_uniform([count], seed, 0, examples, tf.int32)
+    return tf.nest.map_structure(lambda array: tf.gather(array, indices), data)
 
 
 def _read(argument, data, max_batches):

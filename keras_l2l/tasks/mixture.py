@@ -13,8 +13,14 @@ from keras_l2l.tasks.analytic import Analytic
 from keras_l2l.tasks.augmentation import GradientNoise
 from keras_l2l.tasks.base import Task
 from keras_l2l.tasks.keras_task import KerasTask
+from keras_l2l.tasks.random_choices import (
+    ACTIVATIONS,
+    draw_initializer,
+    log_uniform,
+    norm_layers,
+)
+from keras_l2l.tasks.synthetic_kinds import SYNTHETIC_KINDS
 
-_ACTIVATIONS = ("relu", "relu", "gelu", "tanh", "silu", "elu", "sigmoid")
 _IMAGE_SIZE = 8
 _TEXT_LENGTH = 16
 _TABLE_TEST = 1000  # held-out examples of a table
@@ -27,7 +33,7 @@ _USUAL_KINDS = (
 
 
 def mixture(
-    count: int = 24, seed: int = 0, kinds: Sequence[str] | None = None
+    count: int = 24, seed: int = 0, kinds: str | Sequence[str] | None = None
 ) -> list[Task]:
     """Draws small tasks of many kinds at random.
 
@@ -53,7 +59,17 @@ def mixture(
             classifiers with label noise and dropout, `"table-regression"`,
             with targets in such units, too, `"linear"`, classifiers without
             a hidden layer, and `"categorical"`, classifiers of embeddings.
-            Defaults to `None`, the first six, some of them twice.
+            Others draw small data anew in each episode, see `SyntheticTask`;
+            half of the tables are raw, with features in units over six
+            decades: `"random-table"`, classifiers, `"random-linear"`, without
+            a hidden layer, `"random-measurements"` and
+            `"random-linear-regression"`, regressions, half of them with
+            targets in units up to hundreds, `"random-categories"`,
+            embeddings, `"random-recurrent"`, `"random-recurrent-text"`,
+            `"random-attention"` and `"random-attention-text"`, of token
+            sequences, `"random-convolution"` and `"random-residual"`, of
+            images. `"synthetic"` stands for all of these. Defaults to `None`,
+            the first six, some of them twice.
 
     Returns:
         List of `Task`.
@@ -68,6 +84,8 @@ def mixture(
     ['mixture-0-logistic', 'mixture-1-sphere']
     """
     checks.positive_integers(count=count)
+    if isinstance(kinds, str):
+        kinds = SYNTHETIC_KINDS if kinds == "synthetic" else (kinds,)
     kinds = _USUAL_KINDS if kinds is None else tuple(kinds)
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown or not kinds:
@@ -85,10 +103,10 @@ def mixture(
 
 def _dense_classifier(generator, name):
     depth = int(generator.integers(1, 4))
-    widths = [_log_uniform(generator, 12, 64) for _ in range(depth)]
-    activation = generator.choice(_ACTIVATIONS)
+    widths = [log_uniform(generator, 12, 64) for _ in range(depth)]
+    activation = generator.choice(ACTIVATIONS)
     norm = generator.choice(["none", "none", "batch", "layer"])
-    initializer = _initializer(generator)
+    initializer = draw_initializer(generator)
     data = _images(generator)
 
     def build_model():
@@ -97,7 +115,7 @@ def _dense_classifier(generator, name):
             layers.append(
                 keras.layers.Dense(width, kernel_initializer=initializer())
             )
-            layers += [*_norm(norm), keras.layers.Activation(activation)]
+            layers += [*norm_layers(norm), keras.layers.Activation(activation)]
         return keras.Sequential([*layers, keras.layers.Dense(10)])
 
     return _classification(build_model, data, generator, name)
@@ -105,7 +123,7 @@ def _dense_classifier(generator, name):
 
 def _convolutional_classifier(generator, name):
     depth = int(generator.integers(2, 4))
-    widths = [_log_uniform(generator, 6, 20) for _ in range(depth)]
+    widths = [log_uniform(generator, 6, 20) for _ in range(depth)]
     activation = generator.choice(["relu", "relu", "gelu", "silu", "elu"])
     norm = generator.choice(["none", "batch"])
     pools = bool(generator.integers(2))
@@ -117,7 +135,7 @@ def _convolutional_classifier(generator, name):
             layers.append(
                 keras.layers.Conv2D(width, 3, strides=2, padding="same")
             )
-            layers += [*_norm(norm), keras.layers.Activation(activation)]
+            layers += [*norm_layers(norm), keras.layers.Activation(activation)]
         if pools:
             layers.append(keras.layers.GlobalAveragePooling2D())
         layers += [keras.layers.Flatten(), keras.layers.Dense(10)]
@@ -127,7 +145,7 @@ def _convolutional_classifier(generator, name):
 
 
 def _recurrent_text_model(generator, name):
-    width = _log_uniform(generator, 16, 40)
+    width = log_uniform(generator, 16, 40)
     cell = generator.choice([keras.layers.GRU, keras.layers.LSTM])
     data = datasets.text("python", _TEXT_LENGTH)
 
@@ -172,9 +190,9 @@ def _attention_text_model(generator, name):
 
 
 def _autoencoder(generator, name):
-    width = _log_uniform(generator, 24, 64)
-    code = _log_uniform(generator, 4, 16)
-    activation = generator.choice(_ACTIVATIONS)
+    width = log_uniform(generator, 24, 64)
+    code = log_uniform(generator, 4, 16)
+    activation = generator.choice(ACTIVATIONS)
     loss = generator.choice(["mse", "cross-entropy"])
     (images, _), (test_images, _) = _images(generator)
     pixels = images.reshape(len(images), -1)
@@ -197,17 +215,17 @@ def _autoencoder(generator, name):
         "mse"
         if loss == "mse"
         else keras.losses.BinaryCrossentropy(from_logits=True),
-        batch_size=_log_uniform(generator, 32, 128),
-        test_data=(test_pixels, test_pixels),
+        batch_size=log_uniform(generator, 32, 128),
+        validation_data=(test_pixels, test_pixels),
         name=name,
     )
 
 
 def _regression(generator, name):
     """A network that learns another one on inputs of very unequal scales."""
-    size = _log_uniform(generator, 8, 32)
-    width = _log_uniform(generator, 12, 48)
-    activation = generator.choice(_ACTIVATIONS)
+    size = log_uniform(generator, 8, 32)
+    width = log_uniform(generator, 12, 48)
+    activation = generator.choice(ACTIVATIONS)
     condition = 10.0 ** generator.uniform(0.0, 2.0)
     noise = 10.0 ** generator.uniform(-2.0, -0.5)
     inputs = generator.normal(size=(8192, size))
@@ -232,15 +250,15 @@ def _regression(generator, name):
         build_model,
         tuple(array[:7168] for array in data),
         generator.choice(["mse", "huber"]),
-        batch_size=_log_uniform(generator, 16, 128),
-        test_data=tuple(array[7168:] for array in data),
+        batch_size=log_uniform(generator, 16, 128),
+        validation_data=tuple(array[7168:] for array in data),
         name=name,
     )
 
 
 def _logistic_regression(generator, name):
     """A linear classifier of rotated inputs of very unequal scales."""
-    size = _log_uniform(generator, 8, 64)
+    size = log_uniform(generator, 8, 64)
     condition = 10.0 ** generator.uniform(0.0, 2.0)
     inputs = generator.normal(size=(8192, size))
     scores = inputs @ generator.normal(size=size) / np.sqrt(size)
@@ -266,7 +284,7 @@ def _logistic_regression(generator, name):
 def _analytic(function, generator, name):
     task = Analytic(
         function,
-        dimensions=_log_uniform(generator, 2, 64),
+        dimensions=log_uniform(generator, 2, 64),
         condition=10.0 ** generator.uniform(0.0, 4.0),
         name=name,
     )
@@ -291,8 +309,8 @@ def _table_regression(generator, name):
         _table_model(generator, inputs.shape[1:], 2, (0, 4)),
         tuple(array[:-_TABLE_TEST] for array in data),
         generator.choice(["mse", "mae", "huber"]),
-        batch_size=_log_uniform(generator, 16, 64),
-        test_data=tuple(array[-_TABLE_TEST:] for array in data),
+        batch_size=log_uniform(generator, 16, 64),
+        validation_data=tuple(array[-_TABLE_TEST:] for array in data),
         name=name,
     )
 
@@ -300,12 +318,12 @@ def _table_regression(generator, name):
 def _categorical_classifier(generator, name):
     """A classifier of embeddings of categories, most of which are rare."""
     size = int(generator.integers(3, 9))
-    levels = _log_uniform(generator, 8, 64)
-    count = _log_uniform(generator, 100, 2000) + _TABLE_TEST
+    levels = log_uniform(generator, 8, 64)
+    count = log_uniform(generator, 100, 2000) + _TABLE_TEST
     codes = generator.geometric(4.0 / levels, size=(count, size)) % levels
     effects = generator.normal(size=(size, levels, 4))
     scores = effects[np.arange(size), codes].sum(1)
-    width = _log_uniform(generator, 4, 16)
+    width = log_uniform(generator, 4, 16)
 
     def embed():
         return [keras.layers.Embedding(levels, width), keras.layers.Flatten()]
@@ -331,6 +349,7 @@ _KINDS: dict[str, Callable[..., Any]] = {
     "table-regression": _table_regression,
     "linear": functools.partial(_table_classifier, depths=(0, 1)),
     "categorical": _categorical_classifier,
+    **SYNTHETIC_KINDS,
 }
 
 
@@ -339,8 +358,8 @@ def _classification(build_model, data, generator, name, sizes=(16, 128)):
         build_model,
         data.train,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        batch_size=_log_uniform(generator, *sizes),
-        test_data=data.test,
+        batch_size=log_uniform(generator, *sizes),
+        validation_data=data.test,
         name=name,
     )
 
@@ -361,8 +380,8 @@ def _small_classification(build_model, inputs, scores, generator, name):
 
 def _table(generator):
     """Draws a table `[M, F]` and scores `[M, 4]` by a random network."""
-    size = _log_uniform(generator, 4, 32)
-    count = _log_uniform(generator, 100, 2000) + _TABLE_TEST
+    size = log_uniform(generator, 4, 32)
+    count = log_uniform(generator, 100, 2000) + _TABLE_TEST
     inputs = generator.normal(size=(count, size))
     inner = generator.normal(size=(size, 16)) / np.sqrt(size)
     scores = np.tanh(2.0 * inputs @ inner) @ generator.normal(size=(16, 4))
@@ -380,15 +399,15 @@ def _in_units(values, generator):
 def _table_model(generator, shape, outputs, depths, first=list):
     """Draws a network of dense layers: a function that builds it."""
     depth = int(generator.integers(*depths))
-    widths = [_log_uniform(generator, 12, 64) for _ in range(depth)]
-    activation = generator.choice(_ACTIVATIONS)
+    widths = [log_uniform(generator, 12, 64) for _ in range(depth)]
+    activation = generator.choice(ACTIVATIONS)
     norm = generator.choice(["none", "none", "batch", "layer"])
     rate = float(generator.choice([0.0, 0.0, 0.1, 0.3, 0.5]))
 
     def build_model():
         layers = [keras.Input(shape), *first()]
         for width in widths:
-            layers += [keras.layers.Dense(width), *_norm(norm)]
+            layers += [keras.layers.Dense(width), *norm_layers(norm)]
             layers.append(keras.layers.Activation(activation))
             layers += [keras.layers.Dropout(rate)] if rate else []
         return keras.Sequential([*layers, keras.layers.Dense(outputs)])
@@ -401,31 +420,3 @@ def _images(generator):
     if name == "digits":
         return datasets.digits()
     return datasets.images(str(name), _IMAGE_SIZE)
-
-
-def _initializer(generator):
-    """Draws a function that makes an initializer, a new one each time.
-
-    An initializer that is used twice would give the same values twice.
-    """
-    name = generator.choice(["glorot", "he", "lecun", "small"])
-    if name == "small":
-        return lambda: keras.initializers.RandomNormal(stddev=0.01)
-    return {
-        "glorot": keras.initializers.GlorotUniform,
-        "he": keras.initializers.HeNormal,
-        "lecun": keras.initializers.LecunNormal,
-    }[str(name)]
-
-
-def _norm(name):
-    if name == "batch":
-        return [keras.layers.BatchNormalization()]
-    if name == "layer":
-        return [keras.layers.LayerNormalization()]
-    return []
-
-
-def _log_uniform(generator, low, high):
-    """Draws an integer between two bounds, inclusive."""
-    return round(float(low * (high / low) ** generator.uniform()))

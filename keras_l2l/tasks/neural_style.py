@@ -146,6 +146,9 @@ class NeuralStyle(Task):
     def sample_batch(self, seed):
         return ()
 
+    def sample_held_out_batch(self, seed):
+        return ()
+
     def loss(self, parameters, model_state, batch):
         (image,) = parameters
         features, grams = self._describe(image)

@@ -58,6 +58,9 @@ class Quadratic(Task):
     def sample_batch(self, seed):
         return ()
 
+    def sample_held_out_batch(self, seed):
+        return ()
+
     def loss(self, parameters, model_state, batch):
         (theta,) = parameters  # [functions, n]
         matrix, target = model_state

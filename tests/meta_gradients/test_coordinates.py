@@ -50,7 +50,7 @@ def test_importance_weights_are_unbiased(
 def _part(values, coordinates):
     values = tf.constant(values, tf.float32)
     return Part(
-        tf.stack([values, 2.0 * values]),
+        [tf.stack([values, 2.0 * values])],
         values,
         rules.RuleState([{"moment": values}], {}),
         coordinates,
@@ -63,7 +63,7 @@ def test_slices_cover_each_coordinate_once(size, slices):
     counts = np.zeros(size)
     for index in range(slices):
         one = slice_part(part, tf.constant(index), slices)
-        np.testing.assert_array_equal(one.gradients[1], 2.0 * one.parameter)
+        np.testing.assert_array_equal(one.gradients[0][1], 2.0 * one.parameter)
         np.testing.assert_array_equal(
             one.state.local[0]["moment"], one.parameter
         )
@@ -90,7 +90,9 @@ def test_small_parts_are_joined():
     ]
     (joined,) = join_small(parts)
     np.testing.assert_array_equal(joined.parameter, [1.0, 2.0, 3.0, 4.0])
-    np.testing.assert_array_equal(joined.gradients[1], 2.0 * joined.parameter)
+    np.testing.assert_array_equal(
+        joined.gradients[0][1], 2.0 * joined.parameter
+    )
     np.testing.assert_array_equal(
         joined.state.local[0]["moment"], joined.parameter
     )

@@ -1,0 +1,238 @@
+"""Random small data sets: tables, token sequences and images.
+
+Each function draws a data set by a generator: a `Dataset` whose held-out
+examples come from the same source, without label noise. Nothing of them is of
+a real data set.
+"""
+
+import numpy as np
+
+from keras_l2l.tasks.datasets import Dataset
+
+# Training examples, of tables and sequences and of images.
+FEWEST, MOST, MOST_IMAGES = 100, 2000, 500
+_HELD_OUT = 512
+_LABEL_NOISE = (0.0, 0.0, 0.0, 0.05, 0.1, 0.2)
+
+
+def draw_count(generator, most=MOST):
+    """Draws a number of training examples, log-uniform.
+
+    Args:
+        generator: A `np.random.Generator`.
+        most: Integer. Defaults to `2000`.
+
+    Returns:
+        An integer, at least 100.
+    """
+    return round(float(FEWEST * (most / FEWEST) ** generator.uniform()))
+
+
+def labelled_table(generator, features, classes):
+    """Draws a table and the class of each row.
+
+    Args:
+        generator: A `np.random.Generator`.
+        features: Integer. Columns.
+        classes: Integer.
+
+    Returns:
+        A `Dataset` of float32 `[M, features]` and int32 `[M]`.
+    """
+    inputs, scores = _columns_and_scores(generator, features, classes)
+    # Classes of unequal size, and rows that no model gets right.
+    scores += 0.5 * generator.normal(size=classes)
+    scores += 10.0 ** generator.uniform(-2.0, 0.0) * generator.normal(
+        size=scores.shape
+    )
+    return _labelled(generator, inputs, scores.argmax(-1), classes)
+
+
+def measured_table(generator, features, outputs):
+    """Draws a table and numbers for each row, half of them in odd units.
+
+    Args:
+        generator: A `np.random.Generator`.
+        features: Integer. Columns.
+        outputs: Integer. Numbers of a row.
+
+    Returns:
+        A `Dataset` of float32 `[M, features]` and `[M, outputs]`.
+    """
+    inputs, targets = _columns_and_scores(generator, features, outputs)
+    noise = 10.0 ** generator.uniform(-1.5, 0.3)
+    targets += noise * generator.normal(size=targets.shape)
+    if generator.integers(2):
+        shifts = 2.0 * generator.normal(size=outputs)
+        targets = (targets + shifts) * 10.0 ** generator.uniform(-1.0, 2.5)
+    return _split(inputs, targets.astype("float32"))
+
+
+def categories(generator, columns, levels, classes):
+    """Draws rows of categories, most of them rare, and their classes.
+
+    Args:
+        generator: A `np.random.Generator`.
+        columns: Integer.
+        levels: Integer. Categories, common to all columns.
+        classes: Integer.
+
+    Returns:
+        A `Dataset` of int32 `[M, columns]` and `[M]`.
+    """
+    count = draw_count(generator) + _HELD_OUT
+    rate = 10.0 ** generator.uniform(-1.3, -0.3)
+    codes = generator.geometric(rate, size=(count, columns)) % levels
+    effects = generator.normal(size=(columns, levels, classes))
+    scores = effects[np.arange(columns), codes].sum(1)
+    scores += generator.uniform(0.0, 2.0) * generator.normal(size=scores.shape)
+    return _labelled(
+        generator, codes.astype("int32"), scores.argmax(-1), classes
+    )
+
+
+def labelled_sequences(generator, tokens, length, classes):
+    """Draws sequences of tokens, each by the Markov chain of its class.
+
+    Args:
+        generator: A `np.random.Generator`.
+        tokens: Integer. The size of the vocabulary.
+        length: Integer. Tokens in a sequence.
+        classes: Integer.
+
+    Returns:
+        A `Dataset` of int32 `[M, length]` and `[M]`.
+    """
+    labels = generator.integers(classes, size=draw_count(generator) + _HELD_OUT)
+    sharpness = generator.uniform(0.5, 3.0)
+    logits = sharpness * generator.normal(size=(classes, tokens, tokens))
+    sequences = [generator.integers(tokens, size=len(labels))]
+    for _ in range(length - 1):
+        sequences.append(_sample(generator, logits[labels, sequences[-1]]))
+    inputs = np.stack(sequences, 1).astype("int32")
+    return _labelled(generator, inputs, labels, classes)
+
+
+def text(generator, tokens, length):
+    """Draws texts of a random language, each with the next token everywhere.
+
+    Args:
+        generator: A `np.random.Generator`.
+        tokens: Integer. The size of the vocabulary.
+        length: Integer. Tokens in a text.
+
+    Returns:
+        A `Dataset` of int32 `[M, length]` and `[M, length]`.
+    """
+    count = draw_count(generator) + _HELD_OUT
+    # A token depends on the two before it.
+    one, two = (
+        generator.uniform(0.5, 3.0) * generator.normal(size=(tokens, tokens))
+        for _ in range(2)
+    )
+    popular = generator.normal(size=tokens)
+    sequences = list(generator.integers(tokens, size=(2, count)))
+    for _ in range(length):
+        logits = one[sequences[-1]] + two[sequences[-2]] + popular
+        sequences.append(_sample(generator, logits))
+    texts = np.stack(sequences[1:], 1).astype("int32")
+    return _split(texts[:, :-1], texts[:, 1:])
+
+
+def labelled_images(generator, size, channels, classes):
+    """Draws pictures: smooth patterns of a class, shifted and with noise.
+
+    Args:
+        generator: A `np.random.Generator`.
+        size: Integer. Pixels in height and in width.
+        channels: Integer.
+        classes: Integer.
+
+    Returns:
+        A `Dataset` of float32 `[M, size, size, channels]` and int32 `[M]`.
+    """
+    count = draw_count(generator, MOST_IMAGES) + _HELD_OUT // 2
+    labels = generator.integers(classes, size=count)
+    waves = generator.normal(size=(classes, 3, 3, channels, 2))
+    axis = 2.0 * np.pi * np.arange(size) / size
+    phase = (
+        np.arange(3)[:, None, None, None] * axis[:, None]
+        + np.arange(3)[:, None, None] * axis
+    )  # [3, 3, size, size]
+    patterns = np.einsum("kabc,abhw->khwc", waves[..., 0], np.cos(phase))
+    patterns += np.einsum("kabc,abhw->khwc", waves[..., 1], np.sin(phase))
+    shifts = generator.integers(-1, 2, size=(count, 2))
+    rows = (np.arange(size) + shifts[:, :1]) % size
+    columns = (np.arange(size) + shifts[:, 1:]) % size
+    images = patterns[
+        labels[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    images *= np.exp(0.3 * generator.normal(size=(count, 1, 1, 1)))
+    noise = generator.uniform(0.5, 4.0)
+    images += noise * generator.normal(size=images.shape)
+    images -= images.min()
+    images /= images.max()  # [0, 1], as pixels are
+    form = generator.integers(4)
+    if form == 0:
+        images = (images - images.mean()) / images.std()
+    elif form == 1:
+        images *= generator.choice([16.0, 255.0])
+    return _labelled(
+        generator, images.astype("float32"), labels, classes, _HELD_OUT // 2
+    )
+
+
+def _columns_and_scores(generator, features, outputs):
+    """A table `[M, features]` float32, and scores `[M, outputs]` of order 1."""
+    count = draw_count(generator) + _HELD_OUT
+    factors = int(generator.integers(2, features + 1))
+    inputs = generator.normal(size=(count, factors))
+    inputs = inputs @ generator.normal(size=(factors, features))
+    inputs /= np.sqrt(factors)
+    inputs += 10.0 ** generator.uniform(-1.5, 0.0) * generator.normal(
+        size=inputs.shape
+    )
+    units = 1 if generator.integers(3) == 0 else 16  # a third is linear
+    hidden = inputs @ generator.normal(size=(features, units))
+    hidden /= np.sqrt(features)
+    if units > 1:
+        hidden = np.tanh(generator.uniform(1.0, 3.0) * hidden)
+    scores = hidden @ generator.normal(size=(units, outputs))
+    scores /= scores.std() + 1e-6
+    # Some columns are skewed, some of them counts, some yes or no.
+    forms = generator.choice(4, size=features, p=[0.6, 0.2, 0.1, 0.1])
+    inputs = np.where(forms == 1, np.exp(inputs), inputs)
+    inputs = np.where(forms == 2, np.round(2.0 * inputs), inputs)
+    inputs = np.where(forms == 3, inputs > 0.0, inputs)
+    if generator.integers(2):
+        mean, deviation = inputs.mean(0), inputs.std(0)
+        inputs = (inputs - mean) / np.where(deviation > 0.0, deviation, 1.0)
+    else:
+        # Raw: units over six decades, and offsets.
+        shifts, exponents = generator.normal(size=(2, features))
+        scales = 10.0 ** np.clip(
+            generator.uniform(0.0, 1.5) * exponents, -3.0, 3.0
+        )
+        inputs = (inputs + 2.0 * shifts) * scales
+    return inputs.astype("float32"), scores
+
+
+def _labelled(generator, inputs, labels, classes, held_out=_HELD_OUT):
+    """A `Dataset`, some of whose training labels are wrong."""
+    labels = labels.astype("int32")
+    wrong = generator.uniform(size=len(labels)) < generator.choice(_LABEL_NOISE)
+    wrong[-held_out:] = False
+    labels[wrong] = generator.integers(classes, size=wrong.sum())
+    return _split(inputs, labels, held_out)
+
+
+def _split(inputs, targets, held_out=_HELD_OUT):
+    return Dataset(
+        (inputs[:-held_out], targets[:-held_out]),
+        (inputs[-held_out:], targets[-held_out:]),
+    )
+
+
+def _sample(generator, logits):
+    """Draws a token for each row of logits `[M, tokens]`."""
+    return (logits + generator.gumbel(size=logits.shape)).argmax(-1)

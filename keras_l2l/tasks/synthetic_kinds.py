@@ -1,0 +1,252 @@
+"""The kinds of the mixture whose data each episode draws anew."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_l2l.tasks import synthetic_data
+from keras_l2l.tasks.random_choices import (
+    ACTIVATIONS,
+    draw_initializer,
+    log_uniform,
+    norm_layers,
+)
+from keras_l2l.tasks.synthetic_task import SyntheticTask
+
+_TOKENS, _LENGTH = 16, 8
+
+
+def _table(generator, name, depths=(1, 4)):
+    features, classes = log_uniform(generator, 4, 32), _classes(generator)
+    return _classification(
+        generator,
+        name,
+        _dense_model(generator, (features,), classes, depths),
+        functools.partial(
+            synthetic_data.labelled_table, features=features, classes=classes
+        ),
+    )
+
+
+def _measurements(generator, name, depths=(1, 4)):
+    features, outputs = log_uniform(generator, 4, 32), generator.integers(1, 4)
+    return SyntheticTask(
+        _dense_model(generator, (features,), int(outputs), depths),
+        functools.partial(
+            synthetic_data.measured_table,
+            features=features,
+            outputs=int(outputs),
+        ),
+        str(generator.choice(["mse", "mse", "mae", "huber"])),
+        synthetic_data.MOST,
+        batch_size=log_uniform(generator, 16, 64),
+        name=name,
+    )
+
+
+def _categories(generator, name):
+    columns, classes = int(generator.integers(3, 9)), _classes(generator)
+    levels, width = (
+        log_uniform(generator, 8, 64),
+        log_uniform(generator, 4, 16),
+    )
+
+    def embed():
+        return [layers.Embedding(levels, width), layers.Flatten()]
+
+    return _classification(
+        generator,
+        name,
+        _dense_model(generator, (columns,), classes, (0, 3), embed),
+        functools.partial(
+            synthetic_data.categories,
+            columns=columns,
+            levels=levels,
+            classes=classes,
+        ),
+    )
+
+
+def _recurrent(generator, name, is_text=False):
+    width = log_uniform(generator, 12, 32)
+    cell = generator.choice([layers.GRU, layers.LSTM])
+    classes = _TOKENS if is_text else _classes(generator)
+
+    def build_model():
+        return keras.Sequential(
+            [
+                keras.Input((_LENGTH,), dtype="int32"),
+                layers.Embedding(_TOKENS, width),
+                # No loop, which could not be vectorised.
+                cell(width, return_sequences=is_text, unroll=True),
+                layers.Dense(classes),
+            ]
+        )
+
+    return _sequences(generator, name, build_model, classes, is_text)
+
+
+def _attention(generator, name, is_text=False):
+    heads = int(generator.choice([2, 4]))
+    width = heads * int(generator.integers(4, 9))
+    activation = str(generator.choice(["relu", "gelu"]))
+    classes = _TOKENS if is_text else _classes(generator)
+
+    def build_model():
+        inputs = keras.Input((_LENGTH,), dtype="int32")
+        hidden = layers.Embedding(_TOKENS, width)(inputs)
+        hidden += layers.Embedding(_LENGTH, width)(keras.ops.arange(_LENGTH))
+        normed = layers.LayerNormalization()(hidden)
+        hidden += layers.MultiHeadAttention(heads, width // heads)(
+            normed, normed, use_causal_mask=is_text
+        )
+        normed = layers.LayerNormalization()(hidden)
+        normed = layers.Dense(2 * width, activation=activation)(normed)
+        hidden += layers.Dense(width)(normed)
+        hidden = layers.LayerNormalization()(hidden)
+        if not is_text:
+            hidden = layers.GlobalAveragePooling1D()(hidden)
+        return keras.Model(inputs, layers.Dense(classes)(hidden))
+
+    return _sequences(generator, name, build_model, classes, is_text)
+
+
+def _convolution(generator, name):
+    depth = int(generator.integers(2, 4))
+    widths = [log_uniform(generator, 6, 16) for _ in range(depth)]
+    activation = str(generator.choice(["relu", "relu", "gelu", "silu", "elu"]))
+    norm = str(generator.choice(["none", "batch"]))
+    pools = bool(generator.integers(2))
+    rate = float(generator.choice([0.0, 0.0, 0.3]))
+
+    def build_layers():
+        for width in widths:
+            yield layers.Conv2D(width, 3, strides=2, padding="same")
+            yield from norm_layers(norm)
+            yield layers.Activation(activation)
+        yield layers.GlobalAveragePooling2D() if pools else layers.Flatten()
+        if rate:
+            yield layers.Dropout(rate)
+
+    return _images(
+        generator,
+        name,
+        lambda shape, classes: keras.Sequential(
+            [keras.Input(shape), *build_layers(), layers.Dense(classes)]
+        ),
+    )
+
+
+def _residual(generator, name):
+    width = log_uniform(generator, 6, 12)
+    norm = str(generator.choice(["batch", "batch", "layer"]))
+
+    def conv(inputs, strides=1):
+        hidden = layers.Conv2D(
+            width, 3, strides=strides, padding="same", use_bias=False
+        )(inputs)
+        return norm_layers(norm)[0](hidden)
+
+    def build_model(shape, classes):
+        inputs = keras.Input(shape)
+        hidden = layers.ReLU()(conv(inputs, strides=2))
+        branch = conv(layers.ReLU()(conv(hidden)))
+        hidden = layers.ReLU()(hidden + branch)
+        hidden = layers.GlobalAveragePooling2D()(hidden)
+        return keras.Model(inputs, layers.Dense(classes)(hidden))
+
+    return _images(generator, name, build_model)
+
+
+# In the order in which they take turns.
+SYNTHETIC_KINDS: dict[str, Callable[..., Any]] = {
+    "random-table": _table,
+    "random-measurements": _measurements,
+    "random-convolution": _convolution,
+    "random-linear": functools.partial(_table, depths=(0, 1)),
+    "random-recurrent": _recurrent,
+    "random-categories": _categories,
+    "random-attention-text": functools.partial(_attention, is_text=True),
+    "random-linear-regression": functools.partial(_measurements, depths=(0, 1)),
+    "random-residual": _residual,
+    "random-attention": _attention,
+    "random-recurrent-text": functools.partial(_recurrent, is_text=True),
+}
+
+
+def _classes(generator):
+    """Draws a number of classes, of which few are most frequent."""
+    return log_uniform(generator, 2, 10)
+
+
+def _dense_model(generator, shape, outputs, depths, first=list):
+    """Draws a network of dense layers: a function that builds it."""
+    depth = int(generator.integers(*depths))
+    widths = [log_uniform(generator, 16, 64) for _ in range(depth)]
+    activation = str(generator.choice(ACTIVATIONS))
+    norm = str(generator.choice(["none", "none", "none", "batch", "layer"]))
+    rate = float(generator.choice([0.0, 0.0, 0.0, 0.1, 0.3, 0.5]))
+    initializer = draw_initializer(generator)
+
+    def build_model():
+        built = [keras.Input(shape), *first()]
+        for width in widths:
+            built.append(layers.Dense(width, kernel_initializer=initializer()))
+            built += [*norm_layers(norm), layers.Activation(activation)]
+            built += [layers.Dropout(rate)] if rate else []
+        return keras.Sequential([*built, layers.Dense(outputs)])
+
+    return build_model
+
+
+def _sequences(generator, name, build_model, classes, is_text):
+    if is_text:
+        draw = functools.partial(
+            synthetic_data.text, tokens=_TOKENS, length=_LENGTH
+        )
+    else:
+        draw = functools.partial(
+            synthetic_data.labelled_sequences,
+            tokens=_TOKENS,
+            length=_LENGTH,
+            classes=classes,
+        )
+    return _classification(generator, name, build_model, draw, (8, 24))
+
+
+def _images(generator, name, build_model):
+    channels, classes = int(generator.choice([1, 1, 3])), _classes(generator)
+    return _classification(
+        generator,
+        name,
+        functools.partial(build_model, (8, 8, channels), classes),
+        functools.partial(
+            synthetic_data.labelled_images,
+            size=8,
+            channels=channels,
+            classes=classes,
+        ),
+        (8, 32),
+        synthetic_data.MOST_IMAGES,
+    )
+
+
+def _classification(
+    generator,
+    name,
+    build_model,
+    draw_data,
+    sizes=(16, 64),
+    max_examples=synthetic_data.MOST,
+):
+    return SyntheticTask(
+        build_model,
+        draw_data,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        max_examples,
+        batch_size=log_uniform(generator, *sizes),
+        name=name,
+    )
