@@ -275,6 +275,22 @@ def _neural_style_task():
     )
 
 
+def _synthetic_task():
+    def draw_data(generator):
+        count = int(generator.integers(10, 21)) + 6
+        inputs = generator.normal(size=(count, 5)).astype("float32")
+        labels = (inputs @ generator.normal(size=(5, 3))).argmax(-1)
+        return (inputs[6:], labels[6:]), (inputs[:6], labels[:6])
+
+    return tasks.SyntheticTask(
+        mlp,
+        draw_data,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        max_examples=20,
+        batch_size=8,
+    )
+
+
 TASKS = {
     "Quadratic": tasks.Quadratic,
     "Quadratic-many": lambda: tasks.Quadratic(dimensions=3, functions=4),
@@ -286,6 +302,7 @@ TASKS = {
     ),
     "KerasTask-two-by-two": _two_by_two_task,
     "NeuralStyle": _neural_style_task,
+    "SyntheticTask": _synthetic_task,
     "RandomScaling": lambda: tasks.RandomScaling(
         tasks.Quadratic(dimensions=3, dtype="float64")
     ),
@@ -339,6 +356,9 @@ ESTIMATORS = {
     ),
     "AntitheticES": lambda: meta_gradients.AntitheticES(jit_compile=False),
     "PersistentES": lambda: meta_gradients.PersistentES(jit_compile=False),
+    "PersistentES-vectorize": lambda: meta_gradients.PersistentES(
+        jit_compile=False, vectorize=True
+    ),
     "Imitation": lambda: meta_gradients.Imitation(
         meta_gradients.PersistentES(jit_compile=False),
         rules.Adam(0.01),

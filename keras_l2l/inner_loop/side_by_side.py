@@ -33,7 +33,8 @@ def unroll_side_by_side(rule, task, carry, steps, held_out=0.0, values=None):
     Args:
         rule: An `UpdateRule`.
         task: A `Task`.
-        carry: A `Carry` of tensors `[P, …]`, of `P` optimizees.
+        carry: A `Carry` of tensors `[P, …]`, of `P` optimizees; `P` may stand
+            for several axes.
         steps: Integer. Number of inner steps, `T`.
         held_out: Float, see `unroll`. Defaults to `0.0`.
         values: List of tensors `[P, …]`, the meta-parameters under which each
@@ -45,6 +46,8 @@ def unroll_side_by_side(rule, task, carry, steps, held_out=0.0, values=None):
     """
     variables = rule.trainable_variables
     values = [] if values is None else values
+    axes = carry.step.shape
+    carry, values = _reshape((carry, values), axes, [axes.num_elements()])
 
     def each(function, carry):
         def call(arguments):
@@ -77,4 +80,13 @@ def unroll_side_by_side(rule, task, carry, steps, held_out=0.0, values=None):
         parallel_iterations=1,
     )
     losses = losses.write(steps, each(last_loss, carry))
-    return carry, losses.stack()
+    carry = _reshape(carry, carry.step.shape, axes)
+    return carry, tf.reshape(losses.stack(), [steps + 1, *axes])
+
+
+def _reshape(structure, axes, others):
+    """Tensors `[*axes, …]` as `[*others, …]`."""
+    return tf.nest.map_structure(
+        lambda leaf: tf.reshape(leaf, [*others, *leaf.shape[len(axes) :]]),
+        structure,
+    )

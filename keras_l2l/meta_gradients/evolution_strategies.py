@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_l2l import checks
 from keras_l2l.inner_loop.batched_task import BatchedTask
-from keras_l2l.inner_loop.episode import Carry, count_coordinates, start
+from keras_l2l.inner_loop.episode import count_coordinates, start
 from keras_l2l.inner_loop.side_by_side import stack, unroll_side_by_side
 from keras_l2l.inner_loop.unroll import unroll
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
@@ -27,12 +27,13 @@ class Pair(NamedTuple):
     """Two particles: one optimizee, trained under φ + ξ and under φ - ξ.
 
     Attributes:
-        carries: Tuple of two `Carry`s.
+        carries: Tuple of two `Carry`s; or a `Carry` of tensors `[2, …]`, of
+            particles that are trained side by side.
         perturbation: List of tensors shaped as the meta-parameters: the sum
             of the perturbations since the episode began.
     """
 
-    carries: tuple[Carry, Carry]
+    carries: Any
     perturbation: list[Any]
 
 
@@ -92,42 +93,36 @@ class _Antithetic(MetaGradientEstimator):
         Args:
             rule: An `UpdateRule`.
             task: A `Task`, or a `BatchedTask`.
-            carries: Sequence of carries.
+            carries: List of carries, one for each of `perturbations`. If
+                particles are vectorised, one structure of them, `[P, …]`, or
+                `[K, P, …]` for `K` optimizees.
             meta_loss: A `MetaLoss`.
-            perturbations: Sequence with, for each of them, a list of tensors.
+            perturbations: List of `P` lists of tensors.
 
         Returns:
-            Tuple of two tuples: the next carries, and the losses of each.
+            Tuple of the next carries, and of a list with the losses of each.
         """
-        values = [
-            [v.value + p for v, p in zip(rule.trainable_variables, signed)]
-            for signed in perturbations
-        ]
         if not self.vectorize:
-            # On several cores, they are trained in parallel.
             train = self._function(rule, task, meta_loss)
-            return tuple(zip(*map(train, values, carries)))
+            # On several cores, they are trained in parallel.
+            carries, losses = zip(
+                *(
+                    train(_perturbed(rule, signed), carry)
+                    for carry, signed in zip(carries, perturbations)
+                )
+            )
+            return carries, losses
         is_batched = isinstance(task, BatchedTask)
-        join = tf.concat if is_batched else tf.stack
         train = self._function(
             rule, task.task if is_batched else task, meta_loss
         )
-        carry, losses = train(
-            *(
-                tf.nest.map_structure(lambda *leaves: join(leaves, 0), *parts)
-                for parts in (values, carries)
-            )
-        )
-
-        def split(tensor, axis):
-            if is_batched:
-                return tf.split(tensor, len(carries), axis)
-            return tf.unstack(tensor, axis=axis)
-
-        leaves = [split(leaf, 0) for leaf in tf.nest.flatten(carry)]
-        return tuple(
-            tf.nest.pack_sequence_as(carry, column) for column in zip(*leaves)
-        ), tuple(split(losses, 1))
+        axis = 1 if is_batched else 0
+        values = [
+            tf.stack(columns, axis)
+            for columns in zip(*(_perturbed(rule, p) for p in perturbations))
+        ]
+        carries, losses = train(values, carries)
+        return carries, tf.unstack(losses, axis=axis + 1)
 
     def _function(self, rule, task, meta_loss):
         """From values and a carry to the next carry and losses."""
@@ -176,6 +171,11 @@ class _Antithetic(MetaGradientEstimator):
         return tf.reduce_mean(
             meta_loss.weights * tf.cast(values, meta_loss.weights.dtype), 0
         )
+
+
+def _perturbed(rule, perturbation):
+    """The meta-parameters plus a perturbation of each."""
+    return [v.value + p for v, p in zip(rule.trainable_variables, perturbation)]
 
 
 def _batch(task):
@@ -227,15 +227,28 @@ class AntitheticES(_Antithetic):
     ) -> Estimate:
         perturbation = self._draw(rule, seed, _batch(task))
         zeros = [tf.zeros_like(p) for p in perturbation]
-        carries, losses = self._train(
+        # The last particle is the optimizee that goes on.
+        particles = [carry] * 3
+        axis = len(_batch(task))
+        if self.vectorize:
+            particles = tf.nest.map_structure(
+                lambda leaf: tf.stack([leaf] * 3, axis), carry
+            )
+        particles, losses = self._train(
             rule,
             task,
-            [carry] * 3,
+            particles,
             meta_loss,
             [perturbation, [-p for p in perturbation], zeros],
         )
+        if self.vectorize:
+            carry = tf.nest.map_structure(
+                lambda leaf: tf.gather(leaf, 2, axis=axis), particles
+            )
+        else:
+            carry = particles[2]
         _, gradients = self._estimate(meta_loss, losses[:2], perturbation)
-        return Estimate(losses[2], gradients, carries[2])
+        return Estimate(losses[2], gradients, carry)
 
 
 class PersistentES(_Antithetic):
@@ -279,7 +292,8 @@ class PersistentES(_Antithetic):
     def _start(self, rule, task, seed):
         carry = start(rule, task, seed)
         zeros = [tf.zeros_like(v.value) for v in rule.trainable_variables]
-        return Pair((carry, carry), zeros)
+        pair = (carry, carry)
+        return Pair(stack(pair) if self.vectorize else pair, zeros)
 
     @tf.autograph.experimental.do_not_convert
     def __call__(

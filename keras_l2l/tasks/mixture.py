@@ -84,14 +84,15 @@ def mixture(
     ['mixture-0-logistic', 'mixture-1-sphere']
     """
     checks.positive_integers(count=count)
-    if isinstance(kinds, str):
-        kinds = SYNTHETIC_KINDS if kinds == "synthetic" else (kinds,)
-    kinds = _USUAL_KINDS if kinds is None else tuple(kinds)
+    if kinds is None:
+        kinds = _USUAL_KINDS
+    elif isinstance(kinds, str):
+        kinds = list(SYNTHETIC_KINDS) if kinds == "synthetic" else [kinds]
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown or not kinds:
         raise ValueError(
             f"Argument `kinds` must hold some of {tuple(_KINDS)}. "
-            f"Received: kinds={kinds}"
+            f"Received: kinds={kinds!r}"
         )
     made = []
     for index in range(count):

@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 from keras_l2l import rules, tasks
+from keras_l2l.inner_loop.batched_task import BatchedTask
 from keras_l2l.meta_gradients.evolution_strategies import (
     AntitheticES,
     PersistentES,
 )
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.meta_training.trainer import MetaTrainer
+from tests import components
 
 DRAWS = 400
 UNROLL, UNROLLS = 4, 3
@@ -108,6 +110,41 @@ def test_xla_gives_the_same_estimate():
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", [AntitheticES, PersistentES])
+def test_particles_side_by_side_are_those_alone(kind):
+    """Two unrolls of three optimizees, whose estimates add up."""
+    task = components.TASKS["KerasTask-convnet"]()
+    rule = components.RULES["Hierarchical-2"]()
+    together = kind(vectorize=True, jit_compile=False)
+    alone = kind(jit_compile=False)
+    seeds = [3, 4, 5]
+    batch = BatchedTask(task, 3)
+    carry = together.start(rule, batch, seeds)
+    carries = [alone.start(rule, task, seed) for seed in seeds]
+    for step in range(2):
+        seed = tf.constant([step, 0])
+        drawn = together._draw(rule, seed, (3,))
+        result = together(
+            rule, batch, carry, MetaLoss(tf.ones([UNROLL, 3])), seed
+        )
+        total = [tf.zeros_like(v) for v in rule.trainable_variables]
+        for index in range(3):
+            # What the batch draws, for one after the other.
+            alone._draw = lambda *_, i=index, drawn=drawn: [d[i] for d in drawn]
+            one = alone(
+                rule, task, carries[index], MetaLoss(tf.ones(UNROLL)), seed
+            )
+            carries[index] = one.carry
+            total = [a + b for a, b in zip(total, one.gradients)]
+            np.testing.assert_allclose(
+                result.losses[:, index], one.losses, rtol=1e-4
+            )
+        carry = result.carry
+        scale = np.max([np.abs(g).max() for g in total])
+        for ours, theirs in zip(result.gradients, total):
+            np.testing.assert_allclose(ours / scale, theirs / scale, atol=2e-3)
+
+
 def test_a_particle_that_diverges_is_bounded_and_pushes_back():
     task = tasks.Quadratic(dimensions=3)
     rule = rules.SGD(1.0)  # far too fast: both particles explode
@@ -124,7 +161,8 @@ def test_a_particle_that_diverges_is_bounded_and_pushes_back():
     assert np.isfinite(result.gradients[0])
 
 
-def test_learns_and_resumes(tmp_path):
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_learns_and_resumes(tmp_path, vectorize):
     def trainer():
         made = MetaTrainer(
             rules.SGD(1e-3),
@@ -134,7 +172,9 @@ def test_learns_and_resumes(tmp_path):
             optimizees=2,
             tasks_per_step=1,
             loss_transform="log",
-            estimator=PersistentES(1e-3, jit_compile=False),
+            estimator=PersistentES(
+                1e-3, jit_compile=False, vectorize=vectorize
+            ),
         )
         made.compile(keras.optimizers.Adam(1e-3))
         return made
