@@ -84,7 +84,7 @@ def test_tables_are_raw_or_standardized():
         deviations = inputs.std(0)
         spans.append(deviations.max() / max(deviations.min(), 1e-9))
     assert np.sum(np.array(spans) < 5.0) > 10  # standardised
-    assert np.sum(np.array(spans) > 1e3) > 5  # decades apart
+    assert np.sum(np.array(spans) > 1e3) > 3  # decades apart
 
 
 def test_targets_in_units_of_their_own():
