@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_l2l.execution import function_cache
+from keras_l2l.execution.custom_gradients import forward_only
 from keras_l2l.rules import RuleState
 
 # A rule's network has some hundred numbers for each coordinate in flight.
@@ -160,9 +161,10 @@ class _Step:
             for i, values in zip(indices, local)
         ]
         gradients = self._only_good(indices, gradients)
-        updates, state = self.run(
-            gradients, parameters, RuleState(local, self.shared)
-        )
+        with forward_only():
+            updates, state = self.run(
+                gradients, parameters, RuleState(local, self.shared)
+            )
         updates = [u * tf.cast(self.learning_rate, u.dtype) for u in updates]
         if self.is_good is not None:
             local = [

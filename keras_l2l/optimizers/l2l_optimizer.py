@@ -332,6 +332,13 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     def _apply_weight_decay(self, variables):
         """Does nothing: a step that is left out must not decay weights."""
 
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # `all_reduce` has a custom gradient, which TensorFlow registers for
+        # ever and with it the graph of the whole training step.
+        if tf.distribute.has_strategy():
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+        return grads_and_vars
+
     def _distributed_tf_update_step(
         self, distribution, grads_and_vars, learning_rate
     ):

@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_l2l.execution import data_layout, residuals
+from keras_l2l.execution.custom_gradients import custom_gradient
 
 
 class LSTMStack:
@@ -152,7 +153,7 @@ def _make_cell(axis, product, input_vjp, weight_vjp):
         Function with the arguments and results of `lstm_cell`.
     """
 
-    @ops.custom_gradient
+    @custom_gradient
     def cell(inputs, hidden, cell, kernel, bias):
         joined = ops.concatenate([inputs, hidden], axis)
         gates = residuals.save_residual(

@@ -4,6 +4,8 @@ import math
 
 from keras import ops
 
+from keras_l2l.execution.custom_gradients import custom_gradient
+
 # Squares of gradients up to this size are finite in float32, so that no
 # second moment, norm or product of two gradients can overflow.
 MAX_GRADIENT = 1e18
@@ -65,7 +67,7 @@ def log_and_sign(gradient, p=10.0, smoothing=0.0):
         sign = ops.clip(gradient * math.exp(p), -1.0, 1.0)
         return ops.stack([logarithm, sign], axis=-1)
 
-    @ops.custom_gradient
+    @custom_gradient
     def smoothed(gradient):
         def backward(*cotangents, upstream=None):
             (cotangent,) = cotangents or (upstream,)

@@ -18,6 +18,7 @@ from keras_l2l import L2LOptimizer, rules
 HOOKS = {
     "_apply_weight_decay": ["variables"],
     "_use_weight_decay": ["variable"],
+    "_all_reduce_sum_gradients": ["grads_and_vars"],
     "_distributed_tf_update_step": [
         "distribution",
         "grads_and_vars",
@@ -53,6 +54,7 @@ def test_keras_calls_the_hooks_in_this_order(monkeypatch):
     optimizer.apply([tf.constant([1.0])], [keras.Variable([1.0])])
     expected = [
         "_apply_weight_decay",
+        "_all_reduce_sum_gradients",
         "_distributed_tf_update_step",
         # Ours, within the step.
         "_use_weight_decay",

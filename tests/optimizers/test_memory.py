@@ -1,0 +1,44 @@
+"""Loops that build, compile and fit many models, as tuners do."""
+
+import gc
+
+import keras
+import pytest
+import tensorflow as tf
+
+from keras_l2l import L2LOptimizer, rules
+from tests.small_fit import compiled, fit
+
+RULES = {
+    "SGD": lambda: rules.SGD(),
+    # With both custom gradients, which TensorFlow registers for ever.
+    "CoordinatewiseLSTM": lambda: rules.CoordinatewiseLSTM(
+        units=2, layers=1, derivative_smoothing=0.1
+    ),
+    "Hierarchical": lambda: rules.Hierarchical(units=2, coordinate_units=2),
+}
+
+
+def count_graphs():
+    gc.collect()
+    kind = tf.__internal__.FuncGraph
+    return sum(isinstance(value, kind) for value in gc.get_objects())
+
+
+def train_and_forget(rule):
+    fit(compiled(L2LOptimizer(rule), run_eagerly=False), epochs=1)
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SGD",
+        "CoordinatewiseLSTM",
+        pytest.param("Hierarchical", marks=pytest.mark.slow),
+    ],
+)
+def test_no_graph_outlives_its_model(name):
+    before = count_graphs()
+    train_and_forget(RULES[name]())
+    assert count_graphs() == before
