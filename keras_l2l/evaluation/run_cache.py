@@ -1,5 +1,6 @@
 """Training runs that are kept in files, so that none is done twice."""
 
+import hashlib
 import json
 import math
 import os
@@ -68,8 +69,10 @@ class RunCache:
         if self.directory is None:
             return run
         path = self._path(optimizer, rate, seed)
+        document = _to_json(run)
+        document["digest"] = _digest(path, document)
         with atomic_file(path) as file:
-            file.write(json.dumps(_to_json(run), allow_nan=False).encode())
+            file.write(json.dumps(document, allow_nan=False).encode())
         run = _read(path)
         self._check_first_loss(path, seed, run)
         return run
@@ -104,11 +107,23 @@ def _to_json(run):
     }
 
 
+def _digest(path, document):
+    """The SHA-256 of what a file holds and of the run that it is named for."""
+    # As it is read back: the keys of JSON are strings.
+    document = json.loads(json.dumps(document))
+    document.pop("digest", None)
+    text = json.dumps([path.parent.name, path.name, document], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _read(path: pathlib.Path) -> Run:
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise ValueError(f"{size} bytes, more than {_MAX_BYTES}")
     document = json.loads(path.read_text(encoding="utf-8"))
+    # Files of earlier versions have no digest.
+    if "digest" in document and document["digest"] != _digest(path, document):
+        raise ValueError("it was changed, or moved from that of another run")
     losses = np.array([_float(loss) for loss in document["losses"]], "float64")
     steps = len(losses) - 1
     if "test_loss" in document:  # Once only that of the last step was kept.

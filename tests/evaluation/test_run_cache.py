@@ -46,8 +46,12 @@ def test_nothing_is_kept_without_a_directory():
 
 
 def _with(**changes):
+    """Other entries, in a file of a version before digests."""
+
     def change(text):
-        return json.dumps({**json.loads(text), **changes})
+        document = json.loads(text)
+        del document["digest"]
+        return json.dumps({**document, **changes})
 
     return change
 
@@ -83,6 +87,26 @@ def test_a_damaged_file_is_named_and_kept(tmp_path, cache, damage):
     with pytest.raises(ValueError, match=r"0.01-7.json'.*Delete it to train"):
         cache.load(*PLACE, (1, 2))
     assert path.read_bytes() == damaged
+
+
+def test_figures_that_were_edited_are_refused(cache, tmp_path):
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text(path.read_text().replace("2.5", "2.4"))
+    with pytest.raises(ValueError, match=r"0.01-7.json'.*it was changed"):
+        cache.load(*PLACE, (1, 2))
+
+
+def test_a_file_in_the_place_of_another_run_is_refused(cache, tmp_path):
+    (path,) = tmp_path.rglob("*.json")
+    path.rename(path.with_name("0.02-7.json"))
+    with pytest.raises(ValueError, match="moved from that of another run"):
+        cache.load("Adam", 0.02, 7, (1, 2))
+
+
+def test_a_file_without_a_digest_is_read_as_before(cache, tmp_path):
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text(_with(seconds=7.0)(path.read_text()))
+    assert cache.load(*PLACE, (1, 2)).seconds == 7.0
 
 
 def test_a_file_beyond_all_sizes_is_not_read(tmp_path, cache, monkeypatch):
