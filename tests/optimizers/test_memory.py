@@ -10,7 +10,7 @@ from keras_l2l import L2LOptimizer, rules
 from tests.small_fit import compiled, fit
 
 RULES = {
-    "SGD": lambda: rules.SGD(),
+    "SGD": rules.SGD,
     # With both custom gradients, which TensorFlow registers for ever.
     "CoordinatewiseLSTM": lambda: rules.CoordinatewiseLSTM(
         units=2, layers=1, derivative_smoothing=0.1
