@@ -60,7 +60,14 @@ class BatchedTask:
         return _each(self.task.sample_batch, seeds, self._batch_specs)
 
     def sample_held_out_batch(self, seeds):
-        """Held-out data, as `sample_batch`."""
+        """The held-out data of one inner step.
+
+        Args:
+            seeds: Integer tensor `[K, 2]`.
+
+        Returns:
+            A structure of tensors `[K, …]`.
+        """
         return _each(
             self.task.sample_held_out_batch, seeds, self._held_out_specs
         )

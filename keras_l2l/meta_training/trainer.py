@@ -72,12 +72,6 @@ class MetaTrainer(keras.Model):
         loss_transform: `"identity"` or `"log"`. With `"log"` the meta-loss is
             of log(loss / first loss of the episode), in which tasks with
             losses of all sizes count alike. Defaults to `"identity"`.
-        meta_loss: Which losses of an optimizee the meta-loss is made of:
-            `"training"`, of the batches that it is trained on; `"held_out"`,
-            of the task's held-out data, in inference mode, so that the rule
-            learns what generalises; or a number in [0, 1], the weight of the
-            held-out loss beside the training loss. The optimizee itself is
-            trained on its training data alone. Defaults to `"training"`.
         estimator: A `MetaGradientEstimator`. Defaults to `None`,
             `TruncatedBackpropagation()`.
         divergence_limit: Float > 1. Defaults to `1e3`.
@@ -87,6 +81,12 @@ class MetaTrainer(keras.Model):
             mean.) Defaults to `None`.
         seed: Integer, zero or greater. Seeds all episodes. Defaults to `0`.
         name: String. The name of the model.
+        meta_loss: Which losses of an optimizee the meta-loss is made of:
+            `"training"`, of the batches that it is trained on; `"held_out"`,
+            of the task's held-out data, in inference mode, so that the rule
+            learns what generalises; or a number in [0, 1], the weight of the
+            held-out loss beside the training loss. The optimizee itself is
+            trained on its training data alone. Defaults to `"training"`.
 
     Raises:
         TypeError: If `rule`, `task` or `estimator` is of another class.

@@ -57,7 +57,8 @@ class Validation:
             for index in range(episodes)
         ]
         losses = np.array(
-            [self._losses(task, seeds, weights, held_out) for task in tasks]
+            [self._losses(task, seeds, weights, held_out) for task in tasks],
+            "float64",
         )
         mean = float(losses.mean())
         if not math.isfinite(mean):

@@ -6,6 +6,7 @@ from keras_l2l.reports.benchmark_page import (
     write_report,
 )
 from keras_l2l.reports.benchmark_plots import plot_profile, plot_task
+from keras_l2l.reports.meta_training_plots import plot_meta_training
 from keras_l2l.reports.plots import (
     plot_comparisons,
     plot_final_losses,
@@ -29,6 +30,7 @@ __all__ = [
     "plot_comparisons",
     "plot_final_losses",
     "plot_learning_curves",
+    "plot_meta_training",
     "plot_profile",
     "plot_proposed_updates",
     "plot_task",

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_l2l import evaluation
 from keras_l2l.meta_training.curriculum import Curriculum
+from keras_l2l.meta_training.epoch_log import EpochLog
 from keras_l2l.meta_training.trainer import MetaTrainer
 from keras_l2l.reproduction import components
 from keras_l2l.reproduction.recipe import Recipe, Stage
@@ -39,7 +40,8 @@ def run(
 
     Args:
         recipe: A `Recipe`.
-        output_dir: Directory for the backup and the exported rule.
+        output_dir: Directory for the backup and the exported rule, and for a
+            file `meta-training-N.csv` of the epochs of each stage.
         epochs: Integer. Defaults to `None`, that of the recipe.
         steps_per_epoch: Integer. Defaults to `None`, that of the recipe.
         seed: Integer. Defaults to `None`, that of the recipe.
@@ -95,7 +97,10 @@ def run(
             validation_horizon=recipe.validation_horizon,
             validation_freq=stage.validation_freq or 1,
             validation_loss=recipe.validation_loss,
-            callbacks=callbacks,
+            callbacks=[
+                *(callbacks or []),
+                EpochLog(output_dir / f"meta-training-{index + 1}.csv"),
+            ],
             verbose=verbose,
             backup_dir=output_dir / f"backup-{index + 1}",
         )

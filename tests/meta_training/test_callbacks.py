@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_l2l import MetaTrainer, rules, tasks
+from keras_l2l.meta_gradients import PersistentES
 from keras_l2l.meta_training import Curriculum
 
 
@@ -80,6 +81,39 @@ def test_validation_and_the_best_rule_are_those_of_the_average():
     # Training goes on from there, and so does the average.
     (average,) = trainer.optimizer._model_variables_moving_average
     assert float(average) == float(trainer.rule.learning_rate)
+
+
+def test_validation_side_by_side_is_that_one_by_one():
+    """With its standard error: of two tasks, of three optimizees each."""
+    made = [tasks.Quadratic(2), tasks.Quadratic(3)]
+    losses = []
+    for vectorize in (False, True):
+        trainer = MetaTrainer(
+            rules.SGD(0.01),
+            made,
+            horizon=4,
+            unroll=2,
+            loss_weights=[1.0, 2.0, 3.0, 4.0],
+            estimator=PersistentES(vectorize=vectorize),
+        )
+        trainer.compile("adam", jit_compile=vectorize)
+        losses.append(trainer.validation_loss(made, 3))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    alone = np.array(
+        [
+            [
+                trainer.validation_loss(task, count).mean * count
+                for count in (1, 2, 3)
+            ]
+            for task in made
+        ]
+    )
+    episodes = np.diff(alone, axis=1, prepend=0.0)
+    errors = episodes.std(1, ddof=1) / 3**0.5
+    assert losses[0].standard_error == pytest.approx(
+        np.linalg.norm(errors) / 2, rel=1e-3
+    )
+    assert np.isnan(trainer.validation_loss(made, 1).standard_error)
 
 
 def test_a_curriculum_goes_back_to_the_best_average():

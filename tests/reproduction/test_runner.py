@@ -46,6 +46,28 @@ def test_a_stage_has_a_curriculum_and_a_teacher():
     assert float(config.estimator.teacher.learning_rate) == np.float32(0.05)
 
 
+def test_a_stage_has_a_held_out_meta_loss_and_an_average():
+    recipe = recipe_files.load("lstm-digits")
+    stage = Stage(
+        estimator="PersistentES",
+        vectorize=True,
+        meta_loss=0.75,
+        ema_momentum=0.9,
+    )
+    trainer = runner._make_trainer(
+        rules.SGD(), tasks.Quadratic(), recipe, stage
+    )
+    assert trainer._config.held_out == 0.75
+    assert trainer._config.estimator.vectorize
+    assert trainer.optimizer.use_ema
+    assert trainer.optimizer.ema_momentum == 0.9
+    plain = runner._make_trainer(
+        rules.SGD(), tasks.Quadratic(), recipe, Stage()
+    )
+    assert plain._config.held_out == 0.0
+    assert not plain.optimizer.use_ema
+
+
 @pytest.mark.slow
 def test_a_recipe_runs_resumes_and_scores(tmp_path):
     recipe = dataclasses.replace(
@@ -58,6 +80,7 @@ def test_a_recipe_runs_resumes_and_scores(tmp_path):
     path = runner.run(recipe, tmp_path, 1, steps_per_epoch=2, verbose=0)
     first = load_rule(path)
     assert path == tmp_path / "lstm-digits"
+    assert (tmp_path / "meta-training-2.csv").exists()
     scores = saved_model.read_manifest(path)["scores"]
     assert [len(v) for v in scores["test_loss"].values()] == [10, 10]
     # Nothing is left to do: the same command exports the same rule.
