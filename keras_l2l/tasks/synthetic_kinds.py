@@ -17,6 +17,7 @@ from keras_l2l.tasks.random_choices import (
 from keras_l2l.tasks.synthetic_task import SyntheticTask
 
 _TOKENS, _LENGTH = 16, 8
+_INITIALIZATIONS = 16
 
 
 def _table(generator, name, depths=(1, 4)):
@@ -44,6 +45,7 @@ def _measurements(generator, name, depths=(1, 4)):
         synthetic_data.MOST,
         batch_size=log_uniform(generator, 16, 64),
         name=name,
+        initializations=_INITIALIZATIONS,
     )
 
 
@@ -249,4 +251,5 @@ def _classification(
         max_examples,
         batch_size=log_uniform(generator, *sizes),
         name=name,
+        initializations=_INITIALIZATIONS,
     )

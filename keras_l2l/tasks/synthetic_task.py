@@ -36,6 +36,9 @@ class SyntheticTask(Task):
             filled up to that number.
         batch_size: Integer. Examples in a batch. Defaults to `32`.
         name: String. The name of the task. Defaults to the model's name.
+        initializations: Integer. Different initialisations of the model, which
+            the episodes share, as to build a model takes longer than to draw
+            its data. Defaults to `None`, one for each episode.
 
     Raises:
         TypeError: If an argument is of a wrong type.
@@ -64,13 +67,18 @@ class SyntheticTask(Task):
         max_examples: int,
         batch_size: int = 32,
         name: str | None = None,
+        initializations: int | None = None,
     ):
         checks.positive_integers(
-            max_examples=max_examples, batch_size=batch_size
+            max_examples=max_examples,
+            batch_size=batch_size,
+            initializations=initializations or 1,
         )
         self._draw_data = draw_data
         self.max_examples = max_examples
         self.batch_size = batch_size
+        self.initializations = initializations
+        self._initialized: dict[int, Any] = {}
         _, training, held_out = self._data(0)
         self._task = KerasTask(
             build_model,
@@ -87,7 +95,7 @@ class SyntheticTask(Task):
         return self._task.parameter_paths
 
     def initial_parameters(self, seed):
-        parameters, state = self._task.initial_parameters(seed)
+        parameters, state = self._initialize(seed)
         count, *data = self._data(seed)
         leaves = [tf.constant(array) for array in tf.nest.flatten(data)]
         return parameters, [tf.constant(count), *leaves, *state]
@@ -113,6 +121,16 @@ class SyntheticTask(Task):
     def test_loss(self, parameters, model_state):
         _, _, held_out, state = _unpack(model_state)
         return float(self._task.held_out_loss(parameters, state, held_out))
+
+    def _initialize(self, seed):
+        """The parameters and the state of a model."""
+        if self.initializations is None:
+            return self._task.initial_parameters(seed)
+        index = seed % self.initializations
+        if index not in self._initialized:
+            made = self._task.initial_parameters(index)
+            self._initialized[index] = made
+        return self._initialized[index]
 
     def _data(self, seed):
         """The number of training examples, these, filled up, and held-out."""

@@ -45,6 +45,20 @@ def test_each_episode_has_its_own_data():
     assert not np.array_equal(one[1], other[1])
 
 
+def test_episodes_share_initializations_but_no_data():
+    task = tasks.SyntheticTask(
+        _build_model, _ones_and_twos, "mse", 9, initializations=2
+    )
+    kernels, counts = [], []
+    for seed in range(6):
+        parameters, state = task.initial_parameters(seed)
+        kernels.append(float(parameters[0][0, 0]))
+        counts.append(int(state[0]))
+    assert kernels == kernels[:2] * 3
+    assert kernels[0] != kernels[1]
+    assert len(set(counts[::2])) > 1
+
+
 def test_too_many_examples_are_refused():
     with pytest.raises(ValueError, match="from 1 to `max_examples`"):
         tasks.SyntheticTask(_build_model, _ones_and_twos, "mse", 1)
