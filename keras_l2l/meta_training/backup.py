@@ -96,10 +96,14 @@ class Backup(keras.callbacks.Callback):
             theirs[key] = _without_origin(theirs.get(key))
         other = sorted(key for key in ours if ours[key] != theirs.get(key))
         if other:
+            # Loss weights have a number for each step, files may have anything.
+            expected, received = (
+                f"{ ({key: settings.get(key) for key in other})!s:.1000}"
+                for settings in (ours, theirs)
+            )
             raise ValueError(
                 "Argument `backup_dir` must hold a backup of this run. "
-                f"Expected { ({key: ours[key] for key in other}) }. Received "
-                f"{ ({key: theirs.get(key) for key in other}) } in "
+                f"Expected {expected}. Received {received} in "
                 f"{str(self._path)!r}. Choose another directory, or start "
                 "with the settings of the backup."
             )

@@ -242,13 +242,15 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     def finalize_variable_values(self, var_list: list[Any]) -> None:
         """Ends a training, as Keras does at the end of `fit()`.
 
-        With `use_ema` the average replaces the variables. If the guard had to
-        intervene, a warning says so.
+        With `use_ema` the average replaces the variables, if there was a step:
+        before the first it is zero. If the guard had to intervene, a warning
+        says so.
 
         Args:
             var_list: List of the trainable variables of the model.
         """
-        super().finalize_variable_values(var_list)
+        if int(self.iterations.numpy()):
+            super().finalize_variable_values(var_list)
         self._report()
 
     def get_config(self) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def build_rule(
         raise format_error(
             "a rule of this package, or one passed in `custom_objects`",
             f"the rule class {class_name!r}",
-            f"Pass `custom_objects={{{class_name!r}: ...}}` with its class.",
+            f"Pass `custom_objects={{{class_name!r:.200}: ...}}` with its "
+            "class.",
         )
     config = checked_config(config, base_class, custom_objects)
     try:
@@ -169,7 +170,7 @@ def _checked_object(value, base_class, custom_objects):
             "nested objects that are Keras initializers, rules of this "
             "package, or passed in `custom_objects`",
             value,
-            f"If you trust it, pass `custom_objects={{{name!r}: ...}}`.",
+            f"If you trust it, pass `custom_objects={{{name!r:.200}: ...}}`.",
         )
     return {
         "module": module,

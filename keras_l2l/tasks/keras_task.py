@@ -118,6 +118,7 @@ class KerasTask(Task):
         else:
             self._test_data = self._data
         self._examples = _count_examples("dataset", self._data)
+        self._test_examples = _count_examples("test_data", self._test_data)
         if batch_size is None:
             batch_size = min(first_size, self._examples)
         checks.positive_integers(batch_size=batch_size, max_batches=max_batches)
@@ -190,7 +191,7 @@ class KerasTask(Task):
         return self.test_metrics(parameters, model_state)["loss"]
 
     def test_metrics(self, parameters, model_state):
-        examples = _count_examples("test_data", self._test_data)
+        examples = self._test_examples
         means: dict[str, float] = {}
         for begin in range(0, examples, _TEST_BATCH_SIZE):
             end = min(begin + _TEST_BATCH_SIZE, examples)

@@ -194,6 +194,16 @@ def test_the_recurrence_of_the_average():
         np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-6)
 
 
+def test_a_training_without_a_step_keeps_the_weights():
+    """Keras's own optimizers put in an average that is zero yet."""
+    model = compiled(make(use_ema=True))
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="ran out of data"):
+        model.fit(np.zeros((0, 3)), np.zeros((0, 1)), verbose=0)
+    for one, two in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize("decay", [None, 0.05])
 def test_accumulation_is_a_step_on_the_mean(decay):
     once, kernel = make(weight_decay=decay), variable()

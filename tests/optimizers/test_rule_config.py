@@ -118,6 +118,7 @@ def test_a_rule_of_the_user_is_restored_if_it_is_known():
         ({"class_name": "os.system"}, "Or register it"),
         ({"class_name": "keras_l2l>L2LOptimizer"}, "Or register it"),
         ({"class_name": ["a"]}, "cannot be made"),
+        ({"class_name": ["a" * 5000]}, "Or register it"),
         ({"config": {"unheard_of": 1}}, "cannot be made"),
         (
             {

@@ -360,6 +360,13 @@ def test_mutated_files(cases, kind):
     assert 0 < refused < COUNTS[kind]
 
 
+@pytest.mark.parametrize(
+    ("kind", "number"), [("config", 1407), ("backup", 1023), ("backup", 1580)]
+)
+def test_mutated_files_that_were_once_told_of_at_length(cases, kind, number):
+    assert run_all(cases[kind], range(number, number + 1)) == 1
+
+
 @pytest.mark.large
 @pytest.mark.parametrize("kind", COUNTS)
 def test_ten_thousand_mutated_files(cases, kind):

@@ -224,6 +224,11 @@ def test_building_leaves_the_users_random_numbers_alone():
             ValueError,
             "at least one example",
         ),
+        (
+            {"test_data": (np.ones((0, 5)), np.ones(0))},
+            ValueError,
+            "`test_data` must hold at least one example",
+        ),
         ({"batch_size": 0}, ValueError, "`batch_size` must be a positive"),
         (
             {"dataset": tf.data.Dataset.from_tensors(np.ones(3)).take(0)},
