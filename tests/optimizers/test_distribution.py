@@ -1,5 +1,7 @@
 """`L2LOptimizer` under `MirroredStrategy` agrees with one device."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -132,6 +134,57 @@ def test_fit_agrees_with_one_device(replicas, build):
     # Replicas round their parts of a gradient to 8 bits.
     is_rounded = one.layers[-1].compute_dtype == "bfloat16"
     assert_close(several, one, atol=5e-3 if is_rounded else 1e-6)
+
+
+def normalised_convnet(use_bias):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            keras.layers.Conv2D(8, 3, use_bias=use_bias),
+            keras.layers.BatchNormalization(synchronized=True),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    rule = rules.Hierarchical(units=2, coordinate_units=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(L2LOptimizer(rule, guard=False), loss)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_bias_before_batch_normalization_follows_rounding_errors(use_bias):
+    """Nothing else differs, with replicas or with another order of sums."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 6, 6, 3)).astype("float32")
+    y = rng.integers(0, 3, 64)
+    shuffled = rng.permuted(np.arange(64).reshape(4, 16), axis=1).ravel()
+
+    def trained(model, order=slice(None)):
+        data = {"batch_size": 16, "shuffle": False, "verbose": 0}
+        model.fit(x[order], y[order], epochs=5, **data)
+        return {v.path.partition("/")[2]: v.numpy() for v in model.variables}
+
+    def rename(values):
+        """Without the numbers that Keras gives to layers."""
+        return {re.sub(r"_\d+/", "/", k): v for k, v in values.items()}
+
+    alone = rename(trained(normalised_convnet(use_bias)))
+    other_order = rename(trained(normalised_convnet(use_bias), shuffled))
+    with mirrored().scope():
+        model = normalised_convnet(use_bias)
+    replicas = rename(trained(model))
+    moved = {"conv2d/bias", "batch_normalization/moving_mean"}
+    for other in (other_order, replicas):
+        different = {
+            name
+            for name in alone
+            if np.abs(alone[name] - other[name]).max() > 1e-5
+        }
+        assert different == (moved if use_bias else set())
 
 
 def test_mixed_float16_agrees_with_one_device():

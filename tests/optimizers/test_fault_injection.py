@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_l2l import L2LOptimizer, rules
+from keras_l2l import L2LOptimizer, presets, rules
 from tests.small_fit import mirrored
 
 STEPS = 160
@@ -80,8 +80,9 @@ class Training:
         return getattr(optimizer, "inner_optimizer", optimizer).interventions
 
 
-def make(guard=True, **settings):
-    return L2LOptimizer(rules.Adam(0.03), guard=guard, **settings)
+def make(guard=True, rule=None, **settings):
+    rule = rule or rules.Adam(0.03)
+    return L2LOptimizer(rule, guard=guard, **settings)
 
 
 @functools.cache
@@ -206,9 +207,10 @@ def test_with_accumulation(value):
 
 
 @functools.cache
-def scaled(guard=True):
+def scaled(guard=True, rule=None):
+    optimizer = make(guard, rule)
     return Training(
-        keras.optimizers.LossScaleOptimizer(make(guard), initial_scale=64.0)
+        keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=64.0)
     )
 
 
@@ -223,19 +225,19 @@ def test_with_a_loss_scale(value):
     assert loss < scaled(guard=False)(factors) + 1e-3
 
 
+def in_turns(step):
+    """One layer, both, then layers in turns."""
+    if step < 50:
+        return SECOND_LAYER
+    return ALL if step < 100 else (FIRST_LAYER, SECOND_LAYER)[step % 2]
+
+
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
 def test_with_freezing(value):
-    """One layer, both, then layers in turns; faults all the time."""
-
-    def trained(step):
-        if step < 50:
-            return SECOND_LAYER
-        return ALL if step < 100 else (FIRST_LAYER, SECOND_LAYER)[step % 2]
-
     factors = at(in_every_epoch(10), value)
-    loss = training()(factors, trained)
+    loss = training()(factors, in_turns)
     assert training().interventions["rewound"] == 0
-    assert loss < training(guard=False)(factors, trained) + 2e-2
+    assert loss < training(guard=False)(factors, in_turns) + 2e-2
 
 
 def test_parts_whose_losses_differ_in_scale():
@@ -267,12 +269,15 @@ def test_weights_do_not_decay_in_a_step_that_is_left_out():
 
 
 @pytest.mark.parametrize("value", [np.nan, 1e9], ids=["NaN", "huge"])
-def test_on_replicas(value):
+@pytest.mark.parametrize(
+    "rule", [None, presets.DEFAULT], ids=["Adam", "default"]
+)
+def test_on_replicas(value, rule):
     """A fault on one replica is a fault of the step, on all of them."""
     strategy = mirrored()
     with strategy.scope():
         variable = keras.Variable([1.0, 2.0])
-        optimizer = make()
+        optimizer = make(rule=rule)
         optimizer.build([variable])
 
     def replica(factor):
@@ -292,3 +297,39 @@ def test_on_replicas(value):
     np.testing.assert_array_equal(copies[0], copies[1])
     assert np.square(copies[0]).sum() < 0.05
     assert optimizer.interventions == {"skipped": 10, "rewound": 0}
+
+
+FAULTS = {
+    "at random": lambda value: at(AT_RANDOM, value),
+    "in a row": lambda value: at(in_every_epoch(10), value),
+    "most": lambda value: at(in_every_epoch(30), value),
+    "one layer": lambda value: at(AT_RANDOM, value, layers=0),
+    "first": lambda value: at(slice(0, 3), value),
+}
+
+
+def default(guard=True, **settings):
+    return training(guard, rule=presets.DEFAULT, **settings)
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_default_rule(fault, value):
+    factors = FAULTS[fault](value)
+    loss = default()(factors)
+    if (fault, value) == ("first", BAD["huge"]):
+        # It goes on along the first gradients, with and without a guard.
+        assert loss == default(guard=False)(factors)
+        return
+    assert loss < 2e-2
+    assert loss < default(guard=False)(factors) + 1e-3
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+def test_the_default_rule_with_settings(value):
+    """Accumulation, a loss scale, layers frozen and trained in turns."""
+    settings = {"gradient_accumulation_steps": 2}
+    assert default(**settings)(at(in_every_epoch(1), value)) < 2e-2
+    scale = scaled(rule=presets.DEFAULT)
+    assert scale(at(in_every_epoch(3), value)) < 2e-2
+    assert default()(at(in_every_epoch(10), value), in_turns) < 2e-2
