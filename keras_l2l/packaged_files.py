@@ -6,6 +6,8 @@ The wheel carries them in the package; a checkout has some of them beside it.
 import importlib.resources
 import pathlib
 
+from keras_l2l import checks
+
 _PACKAGE = pathlib.Path(str(importlib.resources.files("keras_l2l")))
 _CHECKOUT = _PACKAGE.parent
 
@@ -17,23 +19,33 @@ DIRECTORIES: dict[str, tuple[pathlib.Path, ...]] = {
     "experiments": (_PACKAGE / "paper", _CHECKOUT / "examples" / "paper"),
 }
 
+# The pattern of their files there, and what a name of one is called.
+_PATTERNS = {
+    "presets": "*/manifest.json",
+    "recipes": "*.toml",
+    "experiments": "*.py",
+}
+_CALLED = {
+    "presets": "a preset",
+    "recipes": "the path of a file PATH.toml, or a recipe",
+    "experiments": "an experiment",
+}
 
-def find(kind: str, pattern: str) -> dict[str, pathlib.Path]:
+
+def find(kind: str) -> dict[str, pathlib.Path]:
     """Finds the shipped files of one kind.
 
     Args:
         kind: String, a key of `DIRECTORIES`.
-        pattern: String, a glob pattern relative to the directory of the
-            kind: `"*.py"`, or `"*/manifest.json"` for subdirectories with
-            such a file. Names that start with a dot are left out.
 
     Returns:
         Dict, sorted, from names to paths: of files without their suffix, of
-        subdirectories. Empty if nothing of this kind was installed.
+        subdirectories. Names that start with a dot are left out. Empty if
+        nothing of this kind was installed.
 
     Example:
 
-    >>> find("experiments", "*.py")["mnist"].name
+    >>> find("experiments")["mnist"].name
     'mnist.py'
     """
     directory = root(kind)
@@ -41,7 +53,7 @@ def find(kind: str, pattern: str) -> dict[str, pathlib.Path]:
         return {}
     entries = {
         directory / match.relative_to(directory).parts[0]
-        for match in directory.glob(pattern)
+        for match in directory.glob(_PATTERNS[kind])
     }
     found = {
         entry.name if entry.is_dir() else entry.stem: entry
@@ -61,3 +73,25 @@ def root(kind: str) -> pathlib.Path | None:
         A `pathlib.Path`; `None` if nothing of this kind was installed.
     """
     return next((path for path in DIRECTORIES[kind] if path.is_dir()), None)
+
+
+def find_one(kind: str, name: str) -> pathlib.Path:
+    """Finds the shipped file with a name.
+
+    Args:
+        kind: String, a key of `DIRECTORIES`.
+        name: String, what was received for an argument `name`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    found = find(kind)
+    if name not in list(found):
+        raise ValueError(
+            f"Argument `name` must be {_CALLED[kind]}: one of {list(found)}. "
+            f"Received: name={name!r}.{checks.did_you_mean(name, found)}"
+        )
+    return found[name]

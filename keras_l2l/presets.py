@@ -43,7 +43,7 @@ def names():
     Returns:
         Tuple of strings, sorted.
     """
-    return tuple(_directories())
+    return tuple(packaged_files.find("presets"))
 
 
 def path(name):
@@ -58,9 +58,7 @@ def path(name):
     Raises:
         ValueError: If there is no such preset.
     """
-    directories = _directories()
-    checks.known_name(name, directories, "a preset")
-    return directories[name]
+    return packaged_files.find_one("presets", name)
 
 
 def load(name=DEFAULT):
@@ -144,22 +142,17 @@ def resolve_rule(rule):
 
 
 def _directory(name):
-    directories = _directories()
+    directories = packaged_files.find("presets")
     if name in directories:
         return directories[name]
     if os.path.isdir(name):
         return name
     raise ValueError(
-        f"Argument `rule` must be a preset (one of {list(names())}) or "
+        f"Argument `rule` must be a preset (one of {list(directories)}) or "
         "the path of an existing directory that `rule.export(path)` wrote. "
         f"Received: {name!r}, which is neither."
         f"{checks.did_you_mean(name, directories)}"
     )
-
-
-def _directories():
-    """Dict from names of presets to their directories."""
-    return packaged_files.find("presets", f"*/{manifest.FILE}")
 
 
 def _figures():

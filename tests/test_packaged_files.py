@@ -15,16 +15,17 @@ def shelf(tmp_path, monkeypatch):
         (root / name / "manifest.json").touch()
     for name in ("two.py", "one.py", ".hidden.py", "notes.txt"):
         (root / name).touch()
-    monkeypatch.setitem(
-        packaged_files.DIRECTORIES, "presets", (tmp_path / "not_here", root)
-    )
+    for kind in ("presets", "experiments"):
+        monkeypatch.setitem(
+            packaged_files.DIRECTORIES, kind, (tmp_path / "not_here", root)
+        )
     return root
 
 
 def test_find_is_sorted_and_leaves_out_what_is_hidden(shelf):
-    found = packaged_files.find("presets", "*/manifest.json")
+    found = packaged_files.find("presets")
     assert list(found.items()) == [("a", shelf / "a"), ("b", shelf / "b")]
-    found = packaged_files.find("presets", "*.py")
+    found = packaged_files.find("experiments")
     assert list(found.items()) == [
         ("one", shelf / "one.py"),
         ("two", shelf / "two.py"),
@@ -33,14 +34,14 @@ def test_find_is_sorted_and_leaves_out_what_is_hidden(shelf):
 
 def test_the_package_comes_before_the_checkout(shelf, tmp_path):
     (tmp_path / "not_here").mkdir()
-    assert packaged_files.find("presets", "*.py") == {}
+    assert packaged_files.find("presets") == {}
 
 
 def test_nothing_is_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(
         packaged_files.DIRECTORIES, "presets", (tmp_path / "not_here",)
     )
-    assert packaged_files.find("presets", "*.py") == {}
+    assert packaged_files.find("presets") == {}
 
 
 def test_the_wheel_carries_what_lies_beside_the_package():

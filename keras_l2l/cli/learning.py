@@ -12,7 +12,7 @@ from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import CommandError, interruptible, user_errors
 from keras_l2l.reproduction import recipe_files
 
-_complete = options.complete("recipes", "*.toml")
+_complete = options.complete("recipes")
 
 
 @command("meta-train", known=recipe_files.descriptions, known_title="Recipes")

@@ -37,12 +37,11 @@ output = functools.partial(
 )
 
 
-def complete(kind: str, pattern: str) -> Callable[..., list[str]]:
+def complete(kind: str) -> Callable[..., list[str]]:
     """Completes, in a shell, the names of shipped files.
 
     Args:
         kind: String, see `packaged_files.find`.
-        pattern: String, see `packaged_files.find`.
 
     Returns:
         The argument `shell_complete` of an option or an argument.
@@ -51,7 +50,7 @@ def complete(kind: str, pattern: str) -> Callable[..., list[str]]:
     def names(
         context: click.Context, parameter: click.Parameter, incomplete: str
     ) -> list[str]:
-        found = packaged_files.find(kind, pattern)
+        found = packaged_files.find(kind)
         return [name for name in found if name.startswith(incomplete)]
 
     return names
@@ -59,7 +58,7 @@ def complete(kind: str, pattern: str) -> Callable[..., list[str]]:
 
 _RULE: dict[str, Any] = {
     "metavar": "NAME_OR_PATH",
-    "shell_complete": complete("presets", "*/manifest.json"),
+    "shell_complete": complete("presets"),
 }
 rule_argument = functools.partial(click.argument, "rule", **_RULE)
 

@@ -17,7 +17,7 @@ from keras_l2l.cli.errors import interruptible, user_errors
 def _experiments() -> dict[str, str]:
     """Dict from the names of the experiments to what they show."""
     found = {}
-    for name, file in packaged_files.find("experiments", "*.py").items():
+    for name, file in packaged_files.find("experiments").items():
         tree = ast.parse(file.read_text(encoding="utf-8"))
         found[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
@@ -27,7 +27,7 @@ def _experiments() -> dict[str, str]:
 @click.argument(
     "experiment",
     metavar="NAME",
-    shell_complete=options.complete("experiments", "*.py"),
+    shell_complete=options.complete("experiments"),
 )
 @click.option(
     "--full",

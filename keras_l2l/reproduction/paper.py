@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_l2l import checks, evaluation, packaged_files
+from keras_l2l import evaluation, packaged_files
 from keras_l2l.reports import tables
 from keras_l2l.rules import UpdateRule
 from keras_l2l.tasks import Task
@@ -25,7 +25,7 @@ def names() -> tuple[str, ...]:
     Returns:
         Tuple of strings, sorted.
     """
-    return tuple(_scripts())
+    return tuple(packaged_files.find("experiments"))
 
 
 def path(name: str) -> pathlib.Path:
@@ -40,9 +40,7 @@ def path(name: str) -> pathlib.Path:
     Raises:
         ValueError: If there is no such experiment.
     """
-    scripts = _scripts()
-    checks.known_name(name, scripts, "an experiment")
-    return scripts[name]
+    return packaged_files.find_one("experiments", name)
 
 
 def default_output(name: str) -> pathlib.Path:
@@ -185,8 +183,3 @@ def show(comparison: evaluation.Comparison) -> None:
     Console(width=120, highlight=False).print(
         *tables.comparison_table(comparison)
     )
-
-
-def _scripts():
-    """Dict from the names of experiments to their files."""
-    return packaged_files.find("experiments", "*.py")

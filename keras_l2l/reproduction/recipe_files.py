@@ -38,7 +38,7 @@ def names() -> tuple[str, ...]:
     Returns:
         Tuple of strings, sorted.
     """
-    return tuple(packaged_files.find("recipes", "*.toml"))
+    return tuple(packaged_files.find("recipes"))
 
 
 def path(name: str) -> pathlib.Path:
@@ -53,13 +53,7 @@ def path(name: str) -> pathlib.Path:
     Raises:
         ValueError: If there is no such recipe.
     """
-    files = packaged_files.find("recipes", "*.toml")
-    if name not in files:
-        raise ValueError(
-            f"A recipe must be one of {list(files)}, or the path of a file "
-            f"PATH.toml. Received: {name!r}.{checks.did_you_mean(name, files)}"
-        )
-    return files[name]
+    return packaged_files.find_one("recipes", name)
 
 
 def descriptions() -> dict[str, str]:
@@ -68,7 +62,7 @@ def descriptions() -> dict[str, str]:
     Returns:
         Dict from their names to their descriptions, of one sentence.
     """
-    files = packaged_files.find("recipes", "*.toml")
+    files = packaged_files.find("recipes")
     return {name: _read(file)["description"] for name, file in files.items()}
 
 
