@@ -12,9 +12,6 @@ from keras_l2l.inner_loop.episode import count_coordinates, start
 from keras_l2l.inner_loop.side_by_side import stack, unroll_side_by_side
 from keras_l2l.inner_loop.unroll import unroll
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
-from keras_l2l.meta_gradients.meta_loss import MetaLoss
-from keras_l2l.rules.base import UpdateRule
-from keras_l2l.tasks.base import Task
 
 # Coordinates that are trained side by side at most.
 _MOST_COORDINATES = 2**20
@@ -59,12 +56,12 @@ class _Antithetic(MetaGradientEstimator):
         # The functions of a rule live as long as the rule.
         self._functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-    def capacity(self, rule: UpdateRule, task: Task, steps: int) -> int:
+    def capacity(self, rule, task, steps):
         if not self.vectorize:
             return 1
         return max(1, _MOST_COORDINATES // (2 * count_coordinates(task)))
 
-    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Any:
+    def start(self, rule, task, seed):
         if isinstance(task, BatchedTask):
             return stack([self._start(rule, task.task, one) for one in seed])
         return self._start(rule, task, seed)
@@ -217,14 +214,7 @@ class AntitheticES(_Antithetic):
     """
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(
-        self,
-        rule: UpdateRule,
-        task: Task,
-        carry: Any,
-        meta_loss: MetaLoss,
-        seed: Any,
-    ) -> Estimate:
+    def __call__(self, rule, task, carry, meta_loss, seed):
         perturbation = self._draw(rule, seed, _batch(task))
         zeros = [tf.zeros_like(p) for p in perturbation]
         # The last particle is the optimizee that goes on.
@@ -296,14 +286,7 @@ class PersistentES(_Antithetic):
         return Pair(stack(pair) if self.vectorize else pair, zeros)
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(
-        self,
-        rule: UpdateRule,
-        task: Task,
-        carry: Any,
-        meta_loss: MetaLoss,
-        seed: Any,
-    ) -> Estimate:
+    def __call__(self, rule, task, carry, meta_loss, seed):
         drawn = self._draw(rule, seed, _batch(task))
         carries, losses = self._train(
             rule, task, carry.carries, meta_loss, [drawn, [-p for p in drawn]]

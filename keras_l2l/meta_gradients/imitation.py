@@ -21,14 +21,12 @@ from keras_l2l.inner_loop.episode import (
 from keras_l2l.inner_loop.outer_loss import outer_loss
 from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
-from keras_l2l.meta_gradients.first_order import (
+from keras_l2l.meta_gradients.recorded_steps import (
     backpropagate,
     empty_records,
     record_step,
 )
-from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.rules.base import UpdateRule
-from keras_l2l.tasks.base import Task
 
 # Keeps the random numbers apart from those that a task draws by one seed.
 _STREAM = 2**16
@@ -121,7 +119,7 @@ class Imitation(MetaGradientEstimator):
         self.rate = float(rate)
         self.learns_from_divergence = estimator.learns_from_divergence
 
-    def start(self, rule: UpdateRule, task: Task, seed: Any) -> Lesson:
+    def start(self, rule, task, seed):
         draw = np.random.default_rng([seed, _STREAM]).uniform()
         teacher_carry = start(self.teacher, task, seed)
         parameters = _repack(self.teacher, rule, task, teacher_carry.parameters)
@@ -133,14 +131,7 @@ class Imitation(MetaGradientEstimator):
         )
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(
-        self,
-        rule: UpdateRule,
-        task: Task,
-        carry: Any,
-        meta_loss: MetaLoss,
-        seed: Any,
-    ) -> Estimate:
+    def __call__(self, rule, task, carry, meta_loss, seed):
         def learn():
             estimate = self.estimator(
                 rule, task, carry.learner_carry, meta_loss, seed

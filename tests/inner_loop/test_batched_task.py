@@ -12,8 +12,8 @@ from keras_l2l.execution import partition
 from keras_l2l.inner_loop.batched_task import BatchedTask
 from keras_l2l.inner_loop.episode import start, unpack
 from keras_l2l.inner_loop.unroll import compile_unroll, unroll
-from keras_l2l.meta_gradients.first_order import recorded_bytes
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.meta_gradients.recorded_steps import recorded_bytes
 from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,
 )

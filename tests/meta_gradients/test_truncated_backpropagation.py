@@ -11,8 +11,8 @@ from keras_l2l.execution import partition
 from keras_l2l.execution.stacked_arrays import floating
 from keras_l2l.inner_loop.episode import Carry, start, unpack
 from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients, unroll
-from keras_l2l.meta_gradients.first_order import recorded_bytes
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.meta_gradients.recorded_steps import recorded_bytes
 from keras_l2l.meta_gradients.second_order import backpropagate
 from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,
