@@ -20,12 +20,8 @@ def positive_integers(**arguments: Any) -> tuple[int, ...]:
     """
     integers = []
     for argument, value in arguments.items():
-        try:
-            # The protocol of what can be an index, as NumPy's integers can.
-            integer = 0 if _is_bool(value) else operator.index(value)
-        except TypeError:
-            integer = 0
-        if integer < 1:
+        integer = _as_integer(value)
+        if integer is None or integer < 1:
             raise ValueError(
                 f"Argument `{argument}` must be a positive integer. "
                 f"Received: {argument}={value!r}"
@@ -40,8 +36,43 @@ def positive_integer(**argument: Any) -> int:
     return integer
 
 
-def _is_bool(value):
-    return "bool" in type(value).__name__
+def positive_integer_fields(record: Any, *names: str) -> None:
+    """`positive_integers` for fields of a frozen dataclass, made `int`s."""
+    fields = {name: getattr(record, name) for name in names}
+    for name, integer in zip(names, positive_integers(**fields)):
+        object.__setattr__(record, name, integer)
+
+
+def seed(value: Any) -> int:
+    """Checks a seed.
+
+    Args:
+        value: What was received for an argument `seed`.
+
+    Returns:
+        An `int`, as a seed may be an integer of NumPy.
+
+    Raises:
+        ValueError: If it is no integer, or negative.
+    """
+    integer = _as_integer(value)
+    if integer is None or integer < 0:
+        raise ValueError(
+            "Argument `seed` must be an integer, zero or greater. "
+            f"Received: seed={value!r}"
+        )
+    return integer
+
+
+def _as_integer(value):
+    """The value as an `int`, or `None` if it is no integer."""
+    if "bool" in type(value).__name__:
+        return None
+    try:
+        # The protocol of what can be an index, as NumPy's integers can.
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def fractions(**arguments):
@@ -62,22 +93,6 @@ def positive_numbers(**arguments):
                 f"Argument `{argument}` must be a positive number. "
                 f"Received: {argument}={value!r}"
             )
-
-
-def known_name(name, known, kind):
-    """Raises a `ValueError` if a name is not among those that are known.
-
-    Args:
-        name: What was received for an argument `name`.
-        known: Iterable of strings.
-        kind: String, what they are names of: `"a preset"`.
-    """
-    known = sorted(known)
-    if name not in known:
-        raise ValueError(
-            f"Argument `name` must be {kind}: one of {known}. "
-            f"Received: name={name!r}.{did_you_mean(name, known)}"
-        )
 
 
 def did_you_mean(name, known):

@@ -53,9 +53,9 @@ class Plan:
     criterion: str = "training"
 
     def __post_init__(self):
-        checks.positive_integers(seeds=self.seeds)
-        checks.positive_integers(sweep_seeds=self.sweep_seeds)
-        recorded_steps(self.steps, self.test_every)
+        checks.positive_integer_fields(self, "steps", "seeds", "sweep_seeds")
+        if self.test_every is not None:
+            checks.positive_integer_fields(self, "test_every")
         if self.criterion not in CRITERIA:
             raise ValueError(
                 f"Argument `criterion` must be one of {list(CRITERIA)}. "

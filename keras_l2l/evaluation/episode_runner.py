@@ -161,10 +161,10 @@ def recorded_steps(
     >>> recorded_steps(100, 40)
     (40, 80, 100)
     """
-    checks.positive_integers(steps=steps)
+    steps = checks.positive_integer(steps=steps)
     if test_every is None:
         return (steps,)
-    checks.positive_integers(test_every=test_every)
+    test_every = checks.positive_integer(test_every=test_every)
     return (*range(test_every, steps, test_every), steps)
 
 

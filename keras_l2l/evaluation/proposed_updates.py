@@ -191,7 +191,7 @@ def update_history(
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         appendix.
     """
-    checks.positive_integers(steps=steps)
+    steps = checks.positive_integer(steps=steps)
     _check(rules, task, coordinates, [steps])
     coordinates = tuple((int(i), int(j)) for i, j in coordinates)
     moments = _history(rules, task, range(steps), seed)

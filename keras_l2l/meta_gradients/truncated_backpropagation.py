@@ -1,7 +1,5 @@
 """Truncated backpropagation through the updates of an unroll."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from keras_l2l import checks
@@ -15,12 +13,9 @@ from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 from keras_l2l.meta_gradients.first_order import (
     gradient_in_one_pass,
     gradient_in_two_passes,
-    recorded_bytes,
 )
-from keras_l2l.meta_gradients.meta_loss import MetaLoss
+from keras_l2l.meta_gradients.recorded_steps import recorded_bytes
 from keras_l2l.meta_gradients.second_order import backpropagate
-from keras_l2l.rules.base import UpdateRule
-from keras_l2l.tasks.base import Task
 
 # Recorded bytes up to which optimizees are trained side by side. More would
 # save few calls and no longer fit into the processor's caches.
@@ -98,11 +93,12 @@ class TruncatedBackpropagation(MetaGradientEstimator):
                 f"Received: coordinate_share={coordinate_share}"
             )
         self.second_derivatives = bool(second_derivatives)
-        checks.positive_integers(memory_budget=memory_budget)
         self.coordinate_share = float(coordinate_share)
-        self.memory_budget = memory_budget
+        self.memory_budget = checks.positive_integer(
+            memory_budget=memory_budget
+        )
 
-    def capacity(self, rule: UpdateRule, task: Task, steps: int) -> int:
+    def capacity(self, rule, task, steps):
         if self.second_derivatives:
             return 1
         if not (is_stackable(rule) and is_packed(rule, task)):
@@ -112,14 +108,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         return max(1, int(room // count_coordinates(task)))
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(
-        self,
-        rule: UpdateRule,
-        task: Task,
-        carry: Any,
-        meta_loss: MetaLoss,
-        seed: Any,
-    ) -> Estimate:
+    def __call__(self, rule, task, carry, meta_loss, seed):
         if self.coordinate_share < 1.0 and rule.granularity != "coordinate":
             raise ValueError(
                 "Argument `coordinate_share` must be 1.0 for a rule whose "

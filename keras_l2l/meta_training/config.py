@@ -90,11 +90,11 @@ class MetaTrainingConfig:
             )
 
     def _check_numbers(self):
-        checks.positive_integers(
-            unroll=self.unroll,
-            optimizees=self.optimizees,
-            tasks_per_step=self.tasks_per_step,
+        checks.positive_integer_fields(
+            self, "unroll", "optimizees", "tasks_per_step"
         )
+        # One of NumPy's generators.
+        object.__setattr__(self, "seed", checks.seed(self.seed))
         if self.tasks_per_step > len(self.tasks):
             raise ValueError(
                 "Argument `tasks_per_step` must not exceed the number of "
@@ -108,12 +108,6 @@ class MetaTrainingConfig:
             )
         if self.clipnorm is not None:
             checks.positive_numbers(clipnorm=self.clipnorm)
-        # Seeds of NumPy's generators.
-        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise ValueError(
-                "Argument `seed` must be an integer, zero or greater. "
-                f"Received: seed={self.seed!r}"
-            )
 
 
 def held_out_weight(argument, value):
@@ -198,8 +192,7 @@ def _pair(horizon, unroll):
             "Argument `horizon` must be an integer, a pair of integers or a "
             f"`Curriculum`. Received: horizon={horizon!r}"
         )
-    for value in horizons:
-        checks.positive_integers(horizon=value)
+    horizons = [checks.positive_integer(horizon=value) for value in horizons]
     if any(value % unroll for value in horizons) or horizons[0] > horizons[1]:
         raise ValueError(
             "Argument `horizon` must be a multiple of `unroll`, or the "

@@ -48,10 +48,9 @@ class Curriculum:
     patience: int = 2
 
     def __post_init__(self):
-        checks.positive_integers(patience=self.patience)
-        object.__setattr__(self, "horizons", tuple(self.horizons))
-        for horizon in self.horizons:
-            checks.positive_integers(horizons=horizon)
+        checks.positive_integer_fields(self, "patience")
+        horizons = [checks.positive_integer(horizons=h) for h in self.horizons]
+        object.__setattr__(self, "horizons", tuple(horizons))
         if len(self.horizons) < 2 or any(
             a >= b for a, b in itertools.pairwise(self.horizons)
         ):

@@ -91,12 +91,10 @@ class Stage:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.positive_integers(
-            unroll=self.unroll,
-            optimizees=self.optimizees,
-            epochs=self.epochs,
-            steps_per_epoch=self.steps_per_epoch,
-            decay_epochs=self.decay_epochs,
+        checks.positive_integer_fields(
+            self,
+            *("unroll", "optimizees", "epochs"),
+            *("steps_per_epoch", "decay_epochs"),
         )
         checks.positive_numbers(
             stddev=self.stddev,
@@ -198,9 +196,9 @@ class Recipe:
     score_steps: tuple[int, ...] = (100, 200)
 
     def __post_init__(self) -> None:
-        checks.positive_integers(validation_episodes=self.validation_episodes)
+        checks.positive_integer_fields(self, "validation_episodes")
         if self.validation_horizon is not None:
-            checks.positive_integers(validation_horizon=self.validation_horizon)
+            checks.positive_integer_fields(self, "validation_horizon")
         checks.positive_numbers(global_clipnorm=self.global_clipnorm)
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("stages", self.stages, bool(self.stages), "at least one stage")

@@ -276,7 +276,7 @@ class AdamW(_AdamRule):
     ):
         super().__init__(learning_rate, **kwargs)
         if decay_steps is not None:
-            checks.positive_integers(decay_steps=decay_steps)
+            decay_steps = checks.positive_integer(decay_steps=decay_steps)
         self.weight_decay = float(weight_decay)
         self.decay_steps = decay_steps
 

@@ -94,11 +94,13 @@ class Hierarchical(UpdateRule):
                 f"Argument `version` must be one of {list(_TENSOR_OUTPUTS)}. "
                 f"Received: version={version!r}"
             )
-        checks.positive_integers(units=units, coordinate_units=coordinate_units)
+        units, coordinate_units = checks.positive_integers(
+            units=units, coordinate_units=coordinate_units
+        )
         self.units = units
         self.coordinate_units = coordinate_units
-        self.seed = seed
-        self.version = version
+        self.seed = None if seed is None else checks.seed(seed)
+        self.version = int(version)
         seeds = iter(np.random.SeedSequence(seed).generate_state(3).tolist())
 
         def add(name, shape, is_random=True):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_l2l import checks
@@ -42,24 +43,23 @@ class LSTMRule(CoordinatewiseRule):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        checks.positive_integers(units=units, layers=layers)
+        units, layers = checks.positive_integers(units=units, layers=layers)
+        self.units, self.layers = units, layers
         checks.positive_numbers(output_scale=output_scale, p=p)
         if p > _LARGEST_P:
             raise ValueError(
                 f"Argument `p` must be at most {_LARGEST_P}, beyond which "
                 f"exp(-p) is zero in float32. Received: p={p!r}"
             )
-        _check(preprocessing, derivative_smoothing, averaging_cells, units)
-        self.units = units
-        self.layers = layers
+        _check(preprocessing, derivative_smoothing)
         self.output_scale = float(output_scale)
         self.preprocessing = preprocessing
         self.p = float(p)
         self.derivative_smoothing = float(derivative_smoothing)
-        self.averaging_cells = averaging_cells
+        self.averaging_cells = _averaging_cells(averaging_cells, units)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
-        self.seed = seed
+        self.seed = None if seed is None else checks.seed(seed)
         inputs = extra_inputs + (2 if preprocessing == "log_and_sign" else 1)
         self._stack = self._add_stack(inputs)
         self._output_kernel = self.add_weight(
@@ -156,7 +156,7 @@ class LSTMRule(CoordinatewiseRule):
         return type(initializer).from_config(config)
 
 
-def _check(preprocessing, derivative_smoothing, averaging_cells, units):
+def _check(preprocessing, derivative_smoothing):
     if preprocessing not in PREPROCESSING:
         raise ValueError(
             f"Argument `preprocessing` must be one of {PREPROCESSING}. "
@@ -167,11 +167,16 @@ def _check(preprocessing, derivative_smoothing, averaging_cells, units):
             "Argument `derivative_smoothing` must be zero or a positive "
             f"number. Received: derivative_smoothing={derivative_smoothing}"
         )
-    if not (isinstance(averaging_cells, int) and 0 <= averaging_cells <= units):
+
+
+def _averaging_cells(count, units):
+    """The number of averaging cells, checked, as an `int`."""
+    if not (isinstance(count, int | np.integer) and 0 <= count <= units):
         raise ValueError(
             "Argument `averaging_cells` must be an integer from 0 to "
-            f"`units`={units}. Received: averaging_cells={averaging_cells}"
+            f"`units`={units}. Received: averaging_cells={count}"
         )
+    return int(count)
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")

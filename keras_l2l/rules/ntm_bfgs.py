@@ -183,7 +183,7 @@ class NTMBFGS(LSTMRule):
         rank: int = 30,
         **kwargs: Any,
     ):
-        checks.positive_integers(
+        read_heads, write_heads, rank = checks.positive_integers(
             read_heads=read_heads, write_heads=write_heads, rank=rank
         )
         if memory not in ("full", "low_rank"):

@@ -61,14 +61,13 @@ class RNNprop(CoordinatewiseRule):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        checks.positive_integers(units=units, layers=layers)
+        units, layers = checks.positive_integers(units=units, layers=layers)
+        self.units, self.layers = units, layers
         checks.positive_numbers(output_scale=output_scale)
         checks.fractions(beta=beta)
-        self.units = units
-        self.layers = layers
         self.output_scale = float(output_scale)
         self.beta = float(beta)
-        self.seed = seed
+        self.seed = None if seed is None else checks.seed(seed)
         sequence, count = np.random.SeedSequence(seed), itertools.count(1)
 
         def add(name, *shape):

@@ -65,7 +65,7 @@ class ScheduleFreeAdamW(LearningRateRule, CoordinatewiseRule):
     ):
         super().__init__(learning_rate, **kwargs)
         if warmup_steps is not None:
-            checks.positive_integers(warmup_steps=warmup_steps)
+            warmup_steps = checks.positive_integer(warmup_steps=warmup_steps)
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
         self.warmup_steps = warmup_steps
         self.beta_1 = float(beta_1)

@@ -54,12 +54,12 @@ class SOAP(LearningRateRule):
     ):
         super().__init__(learning_rate, **kwargs)
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
-        checks.positive_integers(frequency=frequency, max_size=max_size)
+        self.frequency, self.max_size = checks.positive_integers(
+            frequency=frequency, max_size=max_size
+        )
         self.beta_1 = float(beta_1)
         self.beta_2 = float(beta_2)
         self.epsilon = float(epsilon)
-        self.frequency = frequency
-        self.max_size = max_size
 
     @property
     def granularity(self):

@@ -49,7 +49,7 @@ class Analytic(Task):
                 f"Argument `function` must be one of {tuple(_FUNCTIONS)}. "
                 f"Received: function={function!r}"
             )
-        checks.positive_integers(dimensions=dimensions)
+        self.dimensions = checks.positive_integer(dimensions=dimensions)
         if dimensions < 2:
             raise ValueError(
                 "Argument `dimensions` must be at least 2. "
@@ -62,7 +62,6 @@ class Analytic(Task):
             )
         super().__init__(name or f"{function}-{dimensions}")
         self.function = function
-        self.dimensions = dimensions
         self.condition = float(condition)
 
     def initial_parameters(self, seed):

@@ -296,8 +296,7 @@ class RandomBatchSize(_Augmentation):
 
     def __init__(self, task: Task, low: int = 4):
         super().__init__(task, "batched")
-        checks.positive_integers(low=low)
-        self.low = low
+        self.low = checks.positive_integer(low=low)
         self._size = _examples(task)
         if low > self._size:
             raise ValueError(

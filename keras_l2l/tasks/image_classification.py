@@ -49,15 +49,8 @@ def mnist_mlp(
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         section 3.2.
     """
-    return _classifier(
-        "mnist",
-        datasets.images("mnist"),
-        units,
-        depth,
-        activation,
-        batch_size,
-        stddev,
-    )
+    data = datasets.images("mnist")
+    return _mlp("mnist", data, units, depth, activation, batch_size, stddev)
 
 
 def digits_mlp(
@@ -73,13 +66,11 @@ def digits_mlp(
     last 360, by other writers, are the test data.
 
     Args:
-        units: Integer. Units of each hidden layer. Defaults to `20`.
-        depth: Integer. Number of hidden layers. Defaults to `1`.
-        activation: String or function. The activation of the hidden layers.
-            Defaults to `"sigmoid"`.
-        batch_size: Integer. Examples in a batch. Defaults to `128`.
-        stddev: Float. Weights and biases start at N(0, stddev²); with `None`
-            they start as Keras's defaults. Defaults to `0.01`.
+        units: As for `mnist_mlp`.
+        depth: As for `mnist_mlp`.
+        activation: As for `mnist_mlp`.
+        batch_size: As for `mnist_mlp`.
+        stddev: As for `mnist_mlp`.
 
     Returns:
         A `KerasTask`.
@@ -91,15 +82,8 @@ def digits_mlp(
     >>> [tuple(p.shape) for p in parameters]
     [(64, 20), (20,), (20, 10), (10,)]
     """
-    return _classifier(
-        "digits",
-        datasets.digits(),
-        units,
-        depth,
-        activation,
-        batch_size,
-        stddev,
-    )
+    data = datasets.digits()
+    return _mlp("digits", data, units, depth, activation, batch_size, stddev)
 
 
 def cifar_convnet(
@@ -142,9 +126,9 @@ def cifar_convnet(
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         section 3.3.
     """
-    checks.positive_integers(units=units)
+    units = checks.positive_integer(units=units)
     if size is not None:
-        checks.positive_integers(size=size)
+        size = checks.positive_integer(size=size)
     chosen = range(10) if labels is None else labels
     chosen = tuple(chosen) if isinstance(chosen, Iterable) else ()
     if len(set(chosen)) < max(2, len(chosen)) or not set(chosen) <= _LABELS:
@@ -196,7 +180,7 @@ def _with_labels(data, labels):
     return images[kept], places[original[kept]]
 
 
-def _classifier(name, data, units, depth, activation, batch_size, stddev):
+def _mlp(name, data, units, depth, activation, batch_size, stddev):
     train_data, test_data = (
         (images.reshape(len(images), -1), labels) for images, labels in data
     )
@@ -204,18 +188,14 @@ def _classifier(name, data, units, depth, activation, batch_size, stddev):
 
     def build_model():
         def dense(size, activation=None):
-            initial = (
-                {}
-                if stddev is None
-                else {
-                    "kernel_initializer": keras.initializers.RandomNormal(
+            initial = {}
+            if stddev is not None:
+                initial = {
+                    f"{part}_initializer": keras.initializers.RandomNormal(
                         stddev=stddev
-                    ),
-                    "bias_initializer": keras.initializers.RandomNormal(
-                        stddev=stddev
-                    ),
+                    )
+                    for part in ("kernel", "bias")
                 }
-            )
             return keras.layers.Dense(size, activation=activation, **initial)
 
         return keras.Sequential(

@@ -105,6 +105,7 @@ class KerasTask(Task):
                 "that returns a new `keras.Model`. "
                 f"Received: build_model={build_model!r}"
             )
+        max_batches = checks.positive_integer(max_batches=max_batches)
         self._data, first_size = _read("dataset", dataset, max_batches)
         self._validation_data = self._test_data = None
         if validation_data is not None:
@@ -121,8 +122,7 @@ class KerasTask(Task):
         self._test_examples = _count_examples("test_data", self._test_data)
         if batch_size is None:
             batch_size = min(first_size, self._examples)
-        checks.positive_integers(batch_size=batch_size, max_batches=max_batches)
-        self.batch_size = batch_size
+        self.batch_size = checks.positive_integer(batch_size=batch_size)
         self.validation_batch_size = self._validation_size(
             validation_batch_size
         )

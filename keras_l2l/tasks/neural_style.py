@@ -86,7 +86,7 @@ class NeuralStyle(Task):
         name: str | None = None,
     ):
         super().__init__(name or f"neural-style-{size}")
-        checks.positive_integers(size=size)
+        self.size = checks.positive_integer(size=size)
         weights = {
             "content_weight": content_weight,
             "style_weight": style_weight,
@@ -98,7 +98,6 @@ class NeuralStyle(Task):
                     f"Argument `{argument}` must be zero or a positive number. "
                     f"Received: {argument}={weight!r}"
                 )
-        self.size = size
         self.content_weight = float(content_weight)
         self.style_weight = float(style_weight)
         self.variation_weight = float(variation_weight)
@@ -219,7 +218,7 @@ def neural_art(
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         section 3.4.
     """
-    checks.positive_integers(size=size)
+    size = checks.positive_integer(size=size)
     for argument, value, table in (
         ("style", style, _STYLES),
         ("split", split, _CONTENTS),

@@ -40,9 +40,9 @@ class Quadratic(Task):
         self, dimensions: int = 10, functions: int = 1, dtype: str = "float32"
     ):
         super().__init__(f"quadratic-{dimensions}")
-        checks.positive_integers(dimensions=dimensions, functions=functions)
-        self.dimensions = dimensions
-        self.functions = functions
+        self.dimensions, self.functions = checks.positive_integers(
+            dimensions=dimensions, functions=functions
+        )
         self.dtype = dtype
 
     def initial_parameters(self, seed):
