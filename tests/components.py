@@ -4,6 +4,7 @@ A new component needs one line here; a public one without it fails
 `test_components.py`.
 """
 
+import functools
 import os
 import pathlib
 
@@ -106,6 +107,19 @@ RULES = {
         rules.Hierarchical(units=4, coordinate_units=3, seed=1, version=2)
     ),
 }
+
+
+@functools.cache
+def shared_rule(name):
+    """A rule for tests that change nothing in it: its traces are kept."""
+    return RULES[name]()
+
+
+@functools.cache
+def shared_task(name):
+    """A task, which changes in no test."""
+    return TASKS[name]()
+
 
 # Rules that share granularity and kind of hidden state with another one.
 SIBLINGS = {

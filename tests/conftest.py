@@ -29,6 +29,22 @@ tf.config.set_logical_device_configuration(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fast(request):
+    """Saves time in the fast suite; the others run as a user's process."""
+    if "not slow" in request.config.option.markexpr:
+        from keras_l2l.tasks import datasets
+
+        # To decode 60,000 images takes seconds, in each process.
+        datasets._SPLITS = ("train[:2000]", "test[:500]")
+        # A compiled graph is run a few times. Read at XLA's first use.
+        os.environ.setdefault(
+            "XLA_FLAGS",
+            "--xla_backend_optimization_level=0"
+            " --xla_llvm_disable_expensive_passes=true",
+        )
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """A directory with two exported rules; copy before you change one."""

@@ -34,6 +34,12 @@ def compiled(optimizer=None, **kwargs):
     return model
 
 
+def built(model):
+    """The model, with its optimizer built; else `fit` traces it twice."""
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
 def fit(model, epochs=2, **kwargs):
     settings = {"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs}
     return model.fit(*data(), epochs=epochs, **settings)

@@ -47,11 +47,8 @@ def _examples():
     }
 
 
-def _namespace():
-    """What stands for a user's own rule, model, data and pictures."""
-    keras.utils.set_random_seed(0)
-    generator = np.random.default_rng(0)
-    model = keras.Sequential(
+def _model():
+    return keras.Sequential(
         [
             keras.Input((6, 6, 1)),
             keras.layers.Conv2D(2, 3),
@@ -59,6 +56,12 @@ def _namespace():
             keras.layers.Dense(3),
         ]
     )
+
+
+def _namespace(source):
+    """What stands for a user's own rule, model, data and pictures."""
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
     pictures = generator.uniform(size=(2, 64, 64, 3))
     return {
         "keras": keras,
@@ -70,7 +73,7 @@ def _namespace():
         "presets": keras_l2l.presets,
         "rule": rules.CoordinatewiseLSTM(units=4, layers=1, seed=0),
         "task": tasks.Quadratic(dimensions=3),
-        "model": model,
+        "model": _model() if "model" in source else None,
         "x": generator.normal(size=(20, 4)).astype("float32"),
         "y": generator.integers(3, size=20),
         "photos": pictures,
@@ -89,7 +92,8 @@ def test_example(name, exported, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_rule").symlink_to(exported / "lstm")
     test = EXAMPLES[name]
-    test.globs.update(_namespace())
+    source = "".join(example.source for example in test.examples)
+    test.globs.update(_namespace(source))
     keras.config.disable_interactive_logging()  # No progress bars.
     request.addfinalizer(keras.config.enable_interactive_logging)
     report = []

@@ -22,6 +22,7 @@ from keras_l2l import rules, tasks
 from keras_l2l.meta_gradients import PersistentES
 from keras_l2l.meta_training import Curriculum
 from keras_l2l.serialization import load_graph_unsafe, read_manifest
+from tests import components
 
 ROOT = pathlib.Path(__file__).parent / "golden"
 REPOSITORY = ROOT.parent.parent
@@ -138,7 +139,16 @@ def assert_updates(received, expected):
         np.testing.assert_allclose(value, expected[key], err_msg=key, **CLOSE)
 
 
-@pytest.mark.parametrize("name", names("rules", ".npz"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.slow if name in components.SIBLINGS else (),
+        )
+        for name in names("rules", ".npz")
+    ],
+)
 def test_an_exported_rule_goes_on(name):
     path, data = ROOT / "rules" / name, arrays("rules", f"{name}.npz")
     manifest = read_manifest(path)

@@ -256,13 +256,8 @@ class PersistentES(_Antithetic):
     Args:
         stddev: Float. σ, the standard deviation of the perturbation of each
             meta-parameter at each unroll. Defaults to `0.01`.
-        jit_compile: Boolean. Whether XLA compiles the unroll. Turn it off
-            for optimizees with operations that XLA lacks.
-            Defaults to `True`.
-        vectorize: Boolean. Whether all particles of a task are trained side
-            by side, as one program (`tf.vectorized_map`), and so are the
-            optimizees of the validation. Faster where optimizees are small
-            and many, and rounded otherwise. Defaults to `False`.
+        jit_compile: As for `AntitheticES`.
+        vectorize: As for `AntitheticES`.
 
     Raises:
         ValueError: If `stddev` is not a positive number.

@@ -313,7 +313,7 @@ class CoordinatewiseRule(UpdateRule):
             Tuple `(update, state, shared)`, shaped as the arguments.
         """
 
-    def initial_state(self, parameters: Sequence[Tensor]) -> RuleState:
+    def initial_state(self, parameters):
         return RuleState(
             local=[
                 self.initial_coordinate_state(_size(parameter))
@@ -322,12 +322,7 @@ class CoordinatewiseRule(UpdateRule):
             shared=self.initial_shared_state(),
         )
 
-    def call(
-        self,
-        gradients: Sequence[Tensor],
-        parameters: Sequence[Tensor],
-        state: RuleState,
-    ) -> tuple[list[Tensor], RuleState]:
+    def call(self, gradients, parameters, state):
         dtype = self.compute_dtype
         gradient = preprocessing.finite(_concatenate(gradients, dtype))
         parameter = _concatenate(parameters, dtype)

@@ -14,6 +14,7 @@ import numpy as np
 
 _DIGITS_TEST = 360  # a fifth of the 1,797 digits
 _TEXT_TEST = 0.1
+_SPLITS = ("train", "test")  # of a data set of images
 _ANSWER_SECONDS = 4  # of a server, before a download is given up
 
 
@@ -64,7 +65,7 @@ def _splits(name):
         _download(builder)
     return tfds.as_numpy(
         builder.as_dataset(
-            split=["train", "test"], batch_size=-1, as_supervised=True
+            split=list(_SPLITS), batch_size=-1, as_supervised=True
         )
     )
 

@@ -252,7 +252,7 @@ class KerasTask(Task):
     def _validation_size(self, size):
         """The examples in a held-out batch; `None` without held-out data."""
         if size is not None:
-            checks.positive_integers(validation_batch_size=size)
+            size = checks.positive_integer(validation_batch_size=size)
         if self._validation_data is None:
             return None
         examples = _count_examples("validation_data", self._validation_data)

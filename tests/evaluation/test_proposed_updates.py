@@ -25,7 +25,8 @@ STEPS = (0, 2)
 # One whose carry is packed; one that needs all coordinates at once.
 @pytest.mark.parametrize("name", ["CoordinatewiseLSTM", "NTMBFGS"])
 def test_at_the_gradient_of_training_it_is_the_update_of_training(name):
-    task, rule = components.TASKS["KerasTask-mlp"](), components.RULES[name]()
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule(name)
 
     def propose(gradients):
         return proposed_updates(
@@ -119,7 +120,8 @@ def test_refuses(changes, error, message):
 
 
 def test_a_history_is_that_of_training(tmp_path):
-    task, lstm = tasks.Quadratic(3), components.RULES["CoordinatewiseLSTM"]()
+    task = tasks.Quadratic(3)
+    lstm = components.shared_rule("CoordinatewiseLSTM")
     compared = {"mine": lstm, "SGD": rules.SGD(0.5)}
     history = update_history(compared, task, [(0, 2), (0, 0)], 4, seed=SEED)
     assert history.rules == ("mine", "SGD")

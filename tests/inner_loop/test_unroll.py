@@ -34,7 +34,8 @@ def _plain(rule, task, seed, steps):
 # whose sign the rule answers: those of cifar_convnet are never the same.
 @pytest.mark.parametrize("name", components.task_names(("cifar_convnet",)))
 def test_unroll_is_the_plain_loop(name):
-    task, rule = components.TASKS[name](), components.RULES["Adam"]()
+    task = components.shared_task(name)
+    rule = components.shared_rule("Adam")
     losses, parameters, model_state = _plain(rule, task, 3, 6)
     carry, trajectory = tf.function(lambda c: unroll(rule, task, c, 6))(
         start(rule, task, 3)
@@ -50,10 +51,8 @@ def test_unroll_is_the_plain_loop(name):
 
 @pytest.mark.parametrize("rule_name", components.rule_names())
 def test_two_short_unrolls_are_one_long(rule_name):
-    task, rule = (
-        components.TASKS["KerasTask-mlp"](),
-        components.RULES[rule_name](),
-    )
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule(rule_name)
     once, long = unroll(rule, task, start(rule, task, 1), 6)
     half, first = unroll(rule, task, start(rule, task, 1), 3)
     twice, second = unroll(rule, task, half, 3)
@@ -64,7 +63,7 @@ def test_two_short_unrolls_are_one_long(rule_name):
 
 
 def test_recorded_gradients_are_the_losses_gradients():
-    task, rule = components.TASKS["Quadratic"](), rules.SGD(0.01)
+    task, rule = components.shared_task("Quadratic"), rules.SGD(0.01)
     carry = start(rule, task, 1)
     _, trajectory = unroll(rule, task, carry, 4, record_gradients=True)
     (gradients,) = trajectory.gradients  # [5, 10]
@@ -78,7 +77,7 @@ def test_recorded_gradients_are_the_losses_gradients():
 
 
 def test_the_same_seed_gives_the_same_curve():
-    task, rule = components.TASKS["KerasTask-convnet"](), rules.Adam(0.01)
+    task, rule = components.shared_task("KerasTask-convnet"), rules.Adam(0.01)
 
     def losses(seed):
         return unroll(rule, task, start(rule, task, seed), 3)[1].losses.numpy()
@@ -88,7 +87,7 @@ def test_the_same_seed_gives_the_same_curve():
 
 
 def test_python_unroll_equals_the_loop():
-    task, rule = components.TASKS["KerasTask-convnet"](), rules.Adam(0.01)
+    task, rule = components.shared_task("KerasTask-convnet"), rules.Adam(0.01)
     carry = start(rule, task, 1)
     loop = unroll(rule, task, carry, 3, record_gradients=True)
     python = unroll(

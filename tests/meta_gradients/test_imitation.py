@@ -48,7 +48,7 @@ class OfTensors(rules.UpdateRule):
     "make_rule", [components.RULES["CoordinatewiseLSTM"], OfTensors]
 )
 def test_the_gradient_is_that_of_the_distance(make_rule):
-    task, rule = components.TASKS["KerasTask-mlp"](), make_rule()
+    task, rule = components.shared_task("KerasTask-mlp"), make_rule()
     teacher = rules.Adam(0.01)
     estimator = Imitation(TruncatedBackpropagation(), teacher, rate=1.0)
     # Not the first unroll: all states are in motion.

@@ -69,7 +69,8 @@ def _pairs():
 
 @pytest.mark.parametrize(("task_name", "rule_name"), _pairs())
 def test_equals_an_outer_tape(task_name, rule_name):
-    task, rule = components.TASKS[task_name](), components.RULES[rule_name]()
+    task = components.shared_task(task_name)
+    rule = components.shared_rule(rule_name)
     # Not the first unroll of an episode: state and parameters are in motion.
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     estimate = TruncatedBackpropagation()(
@@ -91,8 +92,8 @@ def test_equals_an_outer_tape(task_name, rule_name):
 def test_of_rules_that_share_something(rule_name):
     """One pass over all coordinates, and never a share of them."""
     test_equals_an_outer_tape("KerasTask-mlp", rule_name)
-    task = components.TASKS["KerasTask-mlp"]()
-    rule = components.RULES[rule_name]()
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule(rule_name)
     with pytest.raises(ValueError, match=r"`coordinate_share` must be 1\.0"):
         TruncatedBackpropagation(coordinate_share=0.5)(
             rule, task, start(rule, task, 1), MetaLoss(WEIGHTS), SEED
@@ -114,8 +115,8 @@ def test_a_small_memory_budget_gives_the_same(
     """Slices of coordinates, of which the last one is not full."""
     if blocks > 1:
         monkeypatch.setattr(partition, "BLOCK_SIZE", 8)
-    task = components.TASKS["KerasTask-mlp"]()
-    rule = components.RULES[rule_name]()
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule(rule_name)
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     assert len(carry.parameters) == blocks
     # Room for 7 coordinates.
@@ -169,7 +170,7 @@ def _hierarchical():
     [TensorRule, pytest.param(_hierarchical, marks=pytest.mark.slow)],
 )
 def test_tensor_by_tensor_equals_an_outer_tape(make_rule):
-    task, rule = components.TASKS["KerasTask-mlp"](), make_rule()
+    task, rule = components.shared_task("KerasTask-mlp"), make_rule()
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     _, expected = _outer_tape(rule, task, carry, WEIGHTS)
     # In one pass, and in two.
@@ -181,8 +182,8 @@ def test_tensor_by_tensor_equals_an_outer_tape(make_rule):
 
 @pytest.mark.parametrize("rule_name", ["CoordinatewiseLSTM", "Adam"])
 def test_many_blocks_give_the_same_as_one(rule_name, monkeypatch):
-    task = components.TASKS["KerasTask-mlp"]()
-    rule = components.RULES[rule_name]()
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule(rule_name)
     estimator = TruncatedBackpropagation()
 
     def estimate():
@@ -217,7 +218,7 @@ def test_equals_an_outer_tape_where_the_rule_reads_parameters():
             rate = 0.1 * self.rate
             return -rate * (gradient + parameter**2), state, shared
 
-    task, rule = components.TASKS["KerasTask-mlp"](), Decay()
+    task, rule = components.shared_task("KerasTask-mlp"), Decay()
     carry = start(rule, task, 1)
     estimate = TruncatedBackpropagation()(
         rule, task, carry, MetaLoss(WEIGHTS), SEED
@@ -270,7 +271,7 @@ def test_second_derivatives_against_finite_differences(preprocessing):
 
 
 def test_second_derivatives_through_a_keras_model():
-    task, rule = components.TASKS["KerasTask-mlp"](), rules.SGD(0.3)
+    task, rule = components.shared_task("KerasTask-mlp"), rules.SGD(0.3)
     carry = start(rule, task, 1)
     estimate = TruncatedBackpropagation(second_derivatives=True)(
         rule, task, carry, MetaLoss(WEIGHTS), SEED
@@ -311,8 +312,8 @@ def _python_tape_with_second_derivatives(rule, task, carry, weights):
     ],
 )
 def test_second_derivatives_equal_one_tape(task_name, in_segments):
-    task = components.TASKS[task_name]()
-    rule = components.RULES["CoordinatewiseLSTM"]()
+    task = components.shared_task(task_name)
+    rule = components.shared_rule("CoordinatewiseLSTM")
     carry, _ = unroll(rule, task, start(rule, task, 1), 3)
     losses, gradients, last = backpropagate(
         rule,
@@ -334,8 +335,8 @@ def test_a_share_of_the_coordinates_is_unbiased(monkeypatch):
     """The mean over many draws is the whole gradient, within its error."""
     # Four blocks, the last of which is padded.
     monkeypatch.setattr(partition, "BLOCK_SIZE", 8)
-    task = components.TASKS["KerasTask-mlp"]()
-    rule = components.RULES["CoordinatewiseLSTM"]()
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule("CoordinatewiseLSTM")
     carry = start(rule, task, 1)
     whole = TruncatedBackpropagation()(
         rule, task, carry, MetaLoss(WEIGHTS), SEED
@@ -361,8 +362,8 @@ def test_a_share_of_the_coordinates_is_unbiased(monkeypatch):
 
 
 def test_the_same_seed_draws_the_same_coordinates():
-    task = components.TASKS["KerasTask-mlp"]()
-    rule = components.RULES["CoordinatewiseLSTM"]()
+    task = components.shared_task("KerasTask-mlp")
+    rule = components.shared_rule("CoordinatewiseLSTM")
     carry = start(rule, task, 1)
     estimator = TruncatedBackpropagation(coordinate_share=0.3)
     first, again, other = (
@@ -394,9 +395,16 @@ def _carries(structure):
     ],
 )
 @pytest.mark.parametrize("name", components.ESTIMATORS)
-def test_contract_of_every_estimator(name, task_name):
-    task = components.TASKS[task_name]()
-    rule = components.RULES["CoordinatewiseLSTM"]()
+def test_contract_of_every_estimator(name, task_name, monkeypatch):
+    task = components.shared_task(task_name)
+    loss, files = task.loss, set()
+
+    def watched_loss(*arguments):
+        files.add(sys._getframe().f_code.co_filename)
+        return loss(*arguments)
+
+    monkeypatch.setattr(task, "loss", watched_loss)
+    rule = components.shared_rule("CoordinatewiseLSTM")
     estimator = components.ESTIMATORS[name]()
     traces = []
 
@@ -418,26 +426,8 @@ def test_contract_of_every_estimator(name, task_name):
         carry = result.carry
     assert max(int(one.step) for one in _carries(carry)) == 3 * STEPS
     assert len(traces) == 1
-
-
-@pytest.mark.parametrize("name", components.ESTIMATORS)
-def test_autograph_leaves_every_estimator_alone(name):
-    """To convert what it calls took longer than the rest of a first call."""
-    files = []
-
-    class Watched(tasks.Quadratic):
-        def loss(self, parameters, model_state, batch):
-            files.append(sys._getframe().f_code.co_filename)
-            return super().loss(parameters, model_state, batch)
-
-    task, rule = Watched(2), components.RULES["CoordinatewiseLSTM"]()
-    estimator = components.ESTIMATORS[name]()
-    carry = estimator.start(rule, task, 1)
-    estimate = tf.function(
-        lambda: estimator(rule, task, carry, MetaLoss(WEIGHTS), SEED).losses
-    )
-    estimate()
-    assert set(files) == {__file__}
+    # To let autograph convert what is called would take longer than the rest.
+    assert files == {__file__}
 
 
 @pytest.mark.parametrize(
@@ -458,7 +448,7 @@ def test_refuses(arguments, message):
 @pytest.mark.parametrize("name", components.RULES)
 def test_derivatives_at_zero_gradients_are_finite(name):
     """As for a model whose last layer starts at zero: norms and roots of 0."""
-    rule = components.RULES[name]()
+    rule = components.shared_rule(name)
     parameters = [tf.zeros([3, 2]), tf.zeros([2])]
     gradients = [tf.zeros_like(parameter) for parameter in parameters]
     state = rule.named_initial_state(parameters, ["a/kernel", "a/bias"])

@@ -1,6 +1,7 @@
 """A run that was broken off goes on with the same numbers, or says why not."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def _trainer(optimizer=None, **arguments):
     return trainer
 
 
-def _train(directory, epochs, optimizer=None, **arguments):
+def _train(directory, epochs, optimizer=None, callbacks=(), **arguments):
     trainer = _trainer(optimizer, **arguments)
     history = trainer.fit(
         epochs=epochs,
@@ -37,6 +38,7 @@ def _train(directory, epochs, optimizer=None, **arguments):
         validation_task=tasks.Quadratic(3),
         validation_episodes=2,
         verbose=0,
+        callbacks=callbacks,
         backup_dir=directory,
     )
     numbers = dict(history.history)
@@ -45,24 +47,33 @@ def _train(directory, epochs, optimizer=None, **arguments):
 
 
 def test_resume_gives_the_same_numbers(tmp_path):
-    def train(name, epochs):
+    def train(name, **arguments):
         rule = rules.CoordinatewiseLSTM(units=2, layers=1, seed=0)
         optimizer = keras.optimizers.Adam(
             1e-2, use_ema=True, ema_momentum=0.8, gradient_accumulation_steps=2
         )
         # Lengths are drawn, too.
         return _train(
-            tmp_path / name, epochs, optimizer, rule=rule, horizon=(4, 12)
+            tmp_path / name,
+            3,
+            optimizer,
+            rule=rule,
+            horizon=(4, 12),
+            **arguments,
         )
 
-    expected = train("whole", 3)
-    train("parts", 1)
-    received = train("parts", 3)
+    def break_off(epoch, logs):
+        if epoch == 1:
+            shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+
+    copy = keras.callbacks.LambdaCallback(on_epoch_begin=break_off)
+    expected = train("whole", callbacks=[copy])
+    received = train("parts")
     for a, b in zip(expected[0], received[0]):
         np.testing.assert_array_equal(a, b)
     assert received[1:] == expected[1:]
     # A finished run has nothing left to do.
-    again = train("parts", 3)
+    again = train("parts")
     for a, b in zip(expected[0], again[0]):
         np.testing.assert_array_equal(a, b)
 

@@ -1,5 +1,7 @@
 """When a curriculum goes on, and with what."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -74,18 +76,22 @@ def test_a_run_goes_on_from_the_best_of_a_stage():
 
 
 def test_resume_in_the_midst_of_a_curriculum_gives_the_same_numbers(tmp_path):
-    def train(directory, epochs):
+    def train(name, **arguments):
         # It moves on as soon as a validation is not the best.
         trainer = _trainer(keras.optimizers.Adam(5e-3), patience=1)
-        history = _fit(trainer, epochs, backup_dir=directory).history
-        del history["inner_steps_per_second"]
-        return float(trainer.rule.learning_rate), history
+        history = _fit(trainer, 8, backup_dir=tmp_path / name, **arguments)
+        del history.history["inner_steps_per_second"]
+        return float(trainer.rule.learning_rate), history.history
 
-    expected = train(tmp_path / "whole", 8)
+    def keep(epoch, logs):
+        if epoch > 0:
+            shutil.copytree(tmp_path / "whole", tmp_path / str(epoch))
+
+    copy = keras.callbacks.LambdaCallback(on_epoch_begin=keep)
+    expected = train("whole", callbacks=[copy])
     moved = expected[1]["horizon"].index(8)
     assert moved > 0
-    train(tmp_path / "parts", moved)  # just before it trains at 8
-    assert train(tmp_path / "parts", 8) == expected
+    assert train(str(moved)) == expected  # from just before it trains at 8
 
 
 @pytest.mark.parametrize(

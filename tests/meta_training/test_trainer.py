@@ -1,3 +1,4 @@
+import functools
 import gc
 import weakref
 
@@ -36,7 +37,13 @@ def test_meta_training_improves_the_rule():
     assert history.epoch == [0, 1, 2]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lion"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "lion",
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ("sgd", "adam")),
+    ],
+)
 def test_any_keras_optimizer(optimizer):
     trainer = _trainer(optimizer=optimizer)
     before = trainer.rule.get_weights()
@@ -283,11 +290,11 @@ def test_a_callback_stops_an_epoch():
 )
 def test_a_loss_scale_changes_nothing(make):
     """Powers of two, so that scaling is exact."""
-    assert _learning_rate(make()) == _learning_rate(keras.optimizers.SGD(1e-2))
+    assert _learning_rate(make()) == _plain_learning_rate()
 
 
 def test_no_loss_scale_is_added_under_mixed_precision():
-    expected = _learning_rate(keras.optimizers.SGD(1e-2))
+    expected = _plain_learning_rate()
     optimizer = keras.optimizers.SGD(1e-2)
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -295,6 +302,11 @@ def test_no_loss_scale_is_added_under_mixed_precision():
         assert _learning_rate(optimizer, dtype="float32") == expected
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@functools.cache
+def _plain_learning_rate():
+    return _learning_rate(keras.optimizers.SGD(1e-2))
 
 
 def _learning_rate(optimizer, **arguments):

@@ -11,7 +11,7 @@ from keras import ops
 from keras_l2l import rules
 from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
 from keras_l2l.rules import RuleState
-from tests.small_fit import mirrored
+from tests.small_fit import built, mirrored
 
 
 def make(**kwargs):
@@ -103,33 +103,37 @@ def assert_close(one, two, atol=1e-6):
 @pytest.mark.parametrize(
     ("replicas", "build"),
     [
-        (2, lambda: dense(make())),
-        pytest.param(4, lambda: dense(make()), marks=pytest.mark.slow),
-        (2, lambda: dense(L2LOptimizer(Normalised()))),
-        pytest.param(
-            2,
-            lambda: dense(L2LOptimizer(grouped())),
-            marks=pytest.mark.slow,
-        ),
-        (2, lambda: dense(make(weight_decay=0.01, use_ema=True))),
         (2, lambda: embedding(make())),
-        (2, lambda: dense(make(), "mixed_bfloat16")),
+        (2, lambda: dense(L2LOptimizer(Normalised(), weight_decay=0.01))),
+        # These take six seconds each.
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (2, lambda: dense(make())),
+                (4, lambda: dense(make())),
+                (2, lambda: dense(L2LOptimizer(Normalised()))),
+                (2, lambda: dense(L2LOptimizer(grouped()))),
+                (2, lambda: dense(make(weight_decay=0.01, use_ema=True))),
+                (2, lambda: dense(make(), "mixed_bfloat16")),
+            )
+        ),
     ],
     ids=[
+        "embedding",
+        "shared and decay",
         "two",
         "four",
         "shared",
         "grouped",
         "decay and average",
-        "embedding",
         "bfloat16",
     ],
 )
 def test_fit_agrees_with_one_device(replicas, build):
-    one = build()
+    one = built(build())
     fit(one)
     with mirrored(replicas).scope():
-        several = build()
+        several = built(build())
     fit(several)
     # Replicas round their parts of a gradient to 8 bits.
     is_rounded = one.layers[-1].compute_dtype == "bfloat16"
@@ -187,6 +191,7 @@ def test_a_bias_before_batch_normalization_follows_rounding_errors(use_bias):
         assert different == (moved if use_bias else set())
 
 
+@pytest.mark.slow
 def test_mixed_float16_agrees_with_one_device():
     def build():
         scaled = keras.optimizers.LossScaleOptimizer(make(), initial_scale=4.0)

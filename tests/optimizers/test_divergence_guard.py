@@ -10,6 +10,7 @@ import tensorflow as tf
 import keras_l2l
 from keras_l2l import rules
 from keras_l2l.optimizers import divergence_guard
+from tests.small_fit import built
 
 pytestmark = pytest.mark.filterwarnings("ignore:The guard of")
 
@@ -229,7 +230,7 @@ def _train(guard, learning_rate, poison=None, **compile_arguments):
     )
     optimizer = _optimizer(learning_rate, guard=guard)
     model.compile(optimizer, "mse", **compile_arguments)
-    model.fit(x, y, batch_size=16, epochs=8, verbose=0, shuffle=False)
+    built(model).fit(x, y, batch_size=16, epochs=8, verbose=0, shuffle=False)
     good = np.isfinite(x).all(1)
     loss = model.evaluate(x[good], y[good], verbose=0)
     return loss, optimizer.interventions
@@ -253,6 +254,7 @@ def test_fit_survives_steps_that_are_far_too_large():
 def _fit(optimizer, value, **settings):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(optimizer, "mse", **settings)
+    built(model)
     x = np.full((16, 2), value, "float32")
     model.fit(x, np.ones((16, 1)), batch_size=8, epochs=2, verbose=0)
     return model
@@ -323,6 +325,7 @@ def test_moving_statistics_are_beyond_an_optimizer(jit_compile):
         ]
     )
     model.compile(_optimizer(0.01), "mse", jit_compile=jit_compile)
+    built(model)
     x, y = np.random.default_rng(0).normal(size=(32, 2)), np.ones((32, 1))
     bad = x.copy()
     bad[:8] = np.nan

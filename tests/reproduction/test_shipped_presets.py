@@ -13,15 +13,13 @@ from keras_l2l.reproduction.recipe import Recipe, Stage
 from keras_l2l.serialization import saved_model
 from tests import components
 
-# Their convolutions take half a minute.
-_SLOW = {"lstm-cifar", "lstm-cifar-sub"}
 NAMES = [
     pytest.param(
         name,
         marks=[
             components.needs_mnist,
             components.needs_cifar,
-            *([pytest.mark.slow] if name in _SLOW else []),
+            pytest.mark.slow,
         ],
     )
     for name in presets.names()

@@ -15,6 +15,7 @@ from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,
 )
 from keras_l2l.serialization import RuleFormatError
+from tests.small_fit import built
 
 
 def _lstm(seed):
@@ -94,7 +95,7 @@ def test_a_model_resumes_bit_for_bit(tmp_path):
         ]
     )
     model.compile(L2LOptimizer(_grouped()), "mse")
-    model.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    built(model).fit(x, y, epochs=2, shuffle=False, verbose=0)
     model.save(tmp_path / "model.keras")
     twin = keras.models.load_model(tmp_path / "model.keras")
     for one in (model, twin):
@@ -146,9 +147,7 @@ def test_a_model_resumes_in_the_same_groups(tmp_path):
 
 
 def test_another_model_has_groups_of_its_own():
-    model = _recurrent()
-    model.fit(X, Y, verbose=0)
-    config = model.optimizer.get_config()
+    config = built(_recurrent()).optimizer.get_config()
     optimizer = L2LOptimizer.from_config(config)
     assert optimizer.get_config() == config
     gates = [keras.Variable(np.ones(3), name="gate") for _ in OF_RECURRENT]
@@ -156,15 +155,69 @@ def test_another_model_has_groups_of_its_own():
     assert optimizer.get_config()["paths"] == [v.path for v in gates]
 
 
-def _equals_one_optimizer_a_group(model, rule):
-    """`model` is built; its groups are those of `rule`."""
+def _convnet():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(2, 3, activation="tanh", name="stem"),
+            keras.layers.Conv2D(2, 3, activation="tanh"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+# Name → how groups are selected in `_convnet()`, and the groups.
+SELECTIONS = {
+    "path": (lambda _: {"paths": {"a": "bias"}}, "bababa"),
+    "glob": (lambda _: {"paths": {"a": "*conv2d*/kernel"}}, "bbabbb"),
+    "shape": (lambda _: {"shapes": {"a": (3, 3, None, 2)}}, "ababbb"),
+    "size": (lambda _: {"sizes": {"a": (10, 30)}}, "abbbbb"),
+    "layer": (
+        lambda model: {"paths": {"a": rules.paths_of(model, "Conv2D")}},
+        "aaaabb",
+    ),
+    "layer and rank": (
+        lambda model: {
+            "paths": {"a": rules.paths_of(model, keras.layers.Conv2D)},
+            "ranks": {"a": 4},
+        },
+        "ababbb",
+    ),
+}
+
+
+def _selected(model, name):
+    make_arguments, _ = SELECTIONS[name]
+    return rules.Grouped(
+        {"a": _lstm(1), "b": _lstm(2)}, **make_arguments(model)
+    )
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_groups_of_a_model(name):
+    model = _convnet()
+    groups = _selected(model, name).groups_of(model.trainable_variables)
+    assert "".join(groups) == SELECTIONS[name][1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if "and" in name else pytest.mark.slow)
+        for name in SELECTIONS
+    ],
+)
+def test_equals_one_optimizer_a_group(name):
+    model = _convnet()
+    rule = _selected(model, name)
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     groups = rule.groups_of(model.trainable_variables)
     x = np.random.default_rng(0).normal(size=(8, 6, 6, 1)).astype("float32")
     y = x.sum((1, 2, 3))
     model.compile(L2LOptimizer(rule, guard=False), "mse")
-    model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    built(model).fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
     optimizers = {
         name: L2LOptimizer(part, guard=False)
         for name, part in rule.rules.items()
@@ -181,48 +234,6 @@ def _equals_one_optimizer_a_group(model, rule):
             )
     for one, two in zip(variables, model.trainable_variables, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
-    return groups
-
-
-def _convnet():
-    return keras.Sequential(
-        [
-            keras.Input((6, 6, 1)),
-            keras.layers.Conv2D(2, 3, activation="tanh", name="stem"),
-            keras.layers.Conv2D(2, 3, activation="tanh"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(1),
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    ("make_arguments", "expected"),
-    [
-        (lambda _: {"paths": {"a": "bias"}}, "bababa"),
-        (lambda _: {"paths": {"a": "*conv2d*/kernel"}}, "bbabbb"),
-        (lambda _: {"shapes": {"a": (3, 3, None, 2)}}, "ababbb"),
-        (lambda _: {"sizes": {"a": (10, 30)}}, "abbbbb"),
-        (
-            lambda model: {"paths": {"a": rules.paths_of(model, "Conv2D")}},
-            "aaaabb",
-        ),
-        (
-            lambda model: {
-                "paths": {"a": rules.paths_of(model, keras.layers.Conv2D)},
-                "ranks": {"a": 4},
-            },
-            "ababbb",
-        ),
-    ],
-    ids=["path", "glob", "shape", "size", "layer", "layer and rank"],
-)
-def test_equals_one_optimizer_a_group(make_arguments, expected):
-    model = _convnet()
-    rule = rules.Grouped(
-        {"a": _lstm(1), "b": _lstm(2)}, **make_arguments(model)
-    )
-    assert "".join(_equals_one_optimizer_a_group(model, rule)) == expected
 
 
 def test_groups_of_a_trained_rule_can_be_selected_anew(tmp_path):
@@ -291,6 +302,7 @@ def test_the_meta_gradient_tensor_by_tensor_is_the_same():
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_meta_training_resumes_with_the_same_numbers(tmp_path):
     def train(directory, epochs):
         trainer = MetaTrainer(

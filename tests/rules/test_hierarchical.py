@@ -1,5 +1,7 @@
 """Stacks of equal shapes, and what the second version adds."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,22 +22,27 @@ def _tensors(seed, scale=1.0):
     ]
 
 
+@functools.cache
+def _graph(rule):
+    return tf.function(rule.__call__, autograph=False)
+
+
 def _steps(rule, parameters, gradients):
     state = rule.initial_state(parameters)
     for gradient in gradients:
-        updates, state = rule(gradient, parameters, state)
+        updates, state = _graph(rule)(gradient, parameters, state)
         parameters = [p + u for p, u in zip(parameters, updates)]
     return parameters, state
 
 
 @pytest.fixture(params=["Hierarchical", "Hierarchical-2"])
 def rule(request):
-    return components.RULES[request.param]()
+    return components.shared_rule(request.param)
 
 
 @pytest.fixture
 def second():
-    return components.RULES["Hierarchical-2"]()
+    return components.shared_rule("Hierarchical-2")
 
 
 def test_stacks_come_apart_as_they_were():
@@ -85,7 +92,7 @@ def test_zero_gradients_change_nothing(second, steps_before):
     zeros = [ops.zeros_like(tensor) for tensor in parameters]
     for step in range(steps_before + 3):
         gradients = _tensors(step) if step < steps_before else zeros
-        updates, state = second(gradients, parameters, state)
+        updates, state = _graph(second)(gradients, parameters, state)
     for update in updates:
         np.testing.assert_array_equal(update, np.zeros(update.shape))
 
@@ -94,10 +101,11 @@ def test_steps_shrink_with_the_gradients(second):
     """Once they are a thousandth of those before, so are the updates."""
     parameters = _tensors(0)
     state = second.initial_state(parameters)
+    step = _graph(second)
     for seed in range(1, 5):
-        first, state = second(_tensors(seed), parameters, state)
+        first, state = step(_tensors(seed), parameters, state)
     for seed in range(5, 60):
-        last, state = second(_tensors(seed, 1e-3), parameters, state)
+        last, state = step(_tensors(seed, 1e-3), parameters, state)
     for one, two in zip(first, last):
         assert np.linalg.norm(two) < 0.1 * np.linalg.norm(one)
 

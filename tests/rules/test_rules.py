@@ -14,7 +14,7 @@ SHAPES = [(3, 2), (4,), ()]
 
 @pytest.fixture(params=components.RULES)
 def rule(request):
-    return components.RULES[request.param]()
+    return components.shared_rule(request.param)
 
 
 def _parameters(dtype="float32"):
@@ -58,17 +58,17 @@ def test_shapes_and_dtypes_are_kept(rule, dtype):
         assert before.dtype == after.dtype == tf.float32
 
 
-@pytest.mark.parametrize(
-    "value", [0.0, 1e-30, 1e30, np.nan, np.inf, -np.inf], ids=str
-)
-def test_finite_on_any_gradient(rule, value):
+def test_finite_on_any_gradient(rule):
     parameters = _parameters()
-    state = rule.initial_state(parameters)
-    for _ in range(3):
-        gradients = [ops.full(p.shape, value) for p in parameters]
-        updates, state = rule(gradients, parameters, state)
-        for leaf in [*updates, *_leaves(state)]:
-            assert np.isfinite(leaf).all()
+    # A graph, as the steps are many.
+    step = tf.function(rule.__call__, autograph=False)
+    for value in (0.0, 1e-30, 1e30, np.nan, np.inf, -np.inf):
+        state = rule.initial_state(parameters)
+        for _ in range(3):
+            gradients = [ops.full(p.shape, value) for p in parameters]
+            updates, state = step(gradients, parameters, state)
+            for leaf in [*updates, *_leaves(state)]:
+                assert np.isfinite(leaf).all(), f"gradients of {value}"
 
 
 def test_one_bad_coordinate_touches_no_other(rule):
@@ -114,10 +114,10 @@ def test_config_round_trip_is_exact(rule):
 
 def test_copy_shares_nothing(rule):
     twin = rule.copy()
-    before = twin.get_weights()
-    for weight in rule.weights:
+    before = rule.get_weights()
+    for weight in twin.weights:
         weight.assign(weight + 1.0)
-    for a, b in zip(before, twin.get_weights()):
+    for a, b in zip(before, rule.get_weights()):
         np.testing.assert_array_equal(a, b)
 
 
@@ -197,7 +197,7 @@ def _equals_its_concatenation(rule, listed):
 
 @pytest.mark.parametrize("name", components.rule_names())
 def test_runs_in_xla(name):
-    rule = components.RULES[name]()
+    rule = components.shared_rule(name)
     parameters = _parameters()
     state = rule.initial_state(parameters)
     gradients = _gradients(0, parameters)

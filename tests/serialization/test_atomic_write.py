@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+from keras_l2l.serialization import atomic_write
 from keras_l2l.serialization.atomic_write import atomic_directory, atomic_file
 
 
@@ -85,9 +86,10 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     script = f"""
-        import os, signal
-        from keras_l2l.serialization.atomic_write import atomic_file
-        with atomic_file({str(path)!r}) as file:
+        import os, runpy, signal
+        # Alone, as to import the package takes seconds.
+        module = runpy.run_path({atomic_write.__file__!r})
+        with module["atomic_file"]({str(path)!r}) as file:
             file.write(b"half")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)

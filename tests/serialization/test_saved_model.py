@@ -1,5 +1,6 @@
+import functools
+import itertools
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,14 +29,9 @@ RULES = {
         name="a_name",
     ),
 }
+KINDS = [name for name in RULES if name not in components.SIBLINGS]
 COUNTS = (1, 5, 1000)
 STEPS = 4
-METADATA = {
-    "description": "A rule.",
-    "recipe": {"task": "mnist", "steps": [1, 2]},
-    "seed": 7,
-    "scores": {"final_loss": 0.25},
-}
 
 # Runs the exported graphs where neither this package nor Keras exists.
 PLAIN_TENSORFLOW = f"""
@@ -46,8 +42,9 @@ import tensorflow as tf
 
 root = sys.argv[1]
 results = {{}}
-for name in sys.argv[2:]:
-    module = tf.saved_model.load(f"{{root}}/{{name}}")
+for path in sys.argv[2:]:
+    name = path.rpartition("/")[2]
+    module = tf.saved_model.load(path)
     for n in {COUNTS}:
         data = np.load(f"{{root}}/gradients_{{n}}.npy")
         state = module.initial_state(n)
@@ -89,56 +86,33 @@ def contents(directory):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A directory with every rule, and the rules themselves."""
+def export(tmp_path_factory):
+    """Function from the name of a rule to its directory and itself."""
     root = tmp_path_factory.mktemp("exported")
-    made = {name: make() for name, make in RULES.items()}
-    for name, rule in made.items():
-        rule.export(root / name, metadata=METADATA)
-    return root, made
+
+    @functools.cache
+    def export(name):
+        rule = RULES[name]()
+        rule.export(root / name, metadata=components.METADATA)
+        return root / name, rule
+
+    return export
 
 
-@pytest.fixture
-def adam(exported, tmp_path):
-    """The directory of an exported rule, to be overwritten."""
-    return shutil.copytree(exported[0] / "Adam", tmp_path / "Adam")
-
-
-@pytest.fixture(scope="module")
-def ran_without_package(exported):
-    root, made = exported
-    rng = np.random.default_rng(0)
-    gradients = {}
-    for n in COUNTS:
-        scale = np.exp(rng.uniform(-14, 2, (STEPS, n)))
-        gradients[n] = (scale * rng.normal(size=(STEPS, n))).astype("float32")
-        np.save(root / f"gradients_{n}.npy", gradients[n])
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN_TENSORFLOW, str(root), *made],
-        cwd=root,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return gradients, np.load(root / "results.npz")
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_round_trip_is_exact(exported, name):
-    root, made = exported
-    loaded = load_rule(root / name)
-    assert type(loaded) is type(made[name])
-    assert loaded.get_config() == made[name].get_config()
-    for expected, received in zip(
-        made[name].weights, loaded.weights, strict=True
-    ):
+@pytest.mark.parametrize(
+    "name", [*components.rule_names(), "float64", "generator-frozen"]
+)
+def test_round_trip_is_exact(export, name):
+    path, rule = export(name)
+    loaded = load_rule(path)
+    assert type(loaded) is type(rule)
+    assert loaded.get_config() == rule.get_config()
+    for expected, received in zip(rule.weights, loaded.weights, strict=True):
         assert received.dtype == expected.dtype
         np.testing.assert_array_equal(received, expected)
     gradients = np.random.default_rng(1).normal(size=(3, 6))
     np.testing.assert_array_equal(
-        train(loaded, gradients), train(made[name], gradients)
+        train(loaded, gradients), train(rule, gradients)
     )
 
 
@@ -151,21 +125,45 @@ def test_meta_parameters_that_were_changed_are_what_is_saved(tmp_path):
     )
 
 
-@pytest.mark.parametrize("n", COUNTS)
-@pytest.mark.parametrize("name", RULES)
-def test_plain_tensorflow_gets_the_same_numbers(
-    exported, ran_without_package, name, n
-):
-    gradients, results = ran_without_package
-    expected = train(exported[1][name], gradients[n])
-    assert np.abs(expected).max() > 0
-    np.testing.assert_allclose(
-        results[f"{name}_{n}"], expected, rtol=1e-6, atol=1e-6
+@pytest.mark.parametrize(
+    "names",
+    [KINDS, pytest.param(sorted(components.SIBLINGS), marks=pytest.mark.slow)],
+    ids=["kinds", "siblings"],
+)
+def test_plain_tensorflow_gets_the_same_numbers(export, names, tmp_path):
+    rng = np.random.default_rng(0)
+    gradients = {}
+    for n in COUNTS:
+        scale = np.exp(rng.uniform(-14, 2, (STEPS, n)))
+        gradients[n] = (scale * rng.normal(size=(STEPS, n))).astype("float32")
+        np.save(tmp_path / f"gradients_{n}.npy", gradients[n])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", PLAIN_TENSORFLOW, os.fspath(tmp_path)),
+            *(os.fspath(export(name)[0]) for name in names),
+        ],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    results = np.load(tmp_path / "results.npz")
+    for name, n in itertools.product(names, COUNTS):
+        expected = train(export(name)[1], gradients[n])
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(
+            results[f"{name}_{n}"],
+            expected,
+            rtol=1e-6,
+            atol=1e-6,
+            err_msg=f"{name} on {n} coordinates",
+        )
 
 
-def test_names_of_variables_and_state(exported, adam):
-    entries = saved_model.read_manifest(exported[0] / "CoordinatewiseLSTM")
+def test_names_of_variables_and_state(export, adam):
+    entries = saved_model.read_manifest(export("CoordinatewiseLSTM")[0])
     shapes = [(v["name"], v["shape"]) for v in entries["variables"]]
     assert shapes == [
         ("kernel_0", [6, 16]),
@@ -177,7 +175,7 @@ def test_names_of_variables_and_state(exported, adam):
     ]
     reader = tf.train.load_checkpoint(adam / "variables" / "variables")
     key = "meta_parameters/learning_rate/.ATTRIBUTES/VARIABLE_VALUE"
-    assert reader.get_tensor(key) == np.float32(0.01)
+    assert reader.get_tensor(key) == np.float32(0.001)
     module = saved_model.load_graph_unsafe(adam)
     assert {k: v.shape for k, v in module.initial_state(4).items()} == {
         "local__first_moment": (4,),
