@@ -131,7 +131,7 @@ SIBLINGS = {
 
 
 def rule_names():
-    """Names in `RULES`; those with a sibling are `large`, a new one is not.
+    """Names in `RULES`; those with a sibling are `slow`, a new one is not.
 
     For tests that trace or compile a graph for each rule.
     """
