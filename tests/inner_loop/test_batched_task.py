@@ -113,7 +113,13 @@ def one_by_one():
 
 
 # In one pass; in two; in slices that end within an optimizee; in blocks.
-@pytest.mark.parametrize("case", ["record", "repeat", "slices", "blocks"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("record", "slices", "blocks"),
+        pytest.param("repeat", marks=pytest.mark.slow),
+    ],
+)
 def test_the_meta_gradient_is_the_sum_of_those_that_contribute(
     case, one_by_one, monkeypatch
 ):

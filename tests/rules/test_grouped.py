@@ -288,6 +288,7 @@ def test_a_task_knows_the_paths_of_its_model(augment):
     assert groups == list("aaaabb")
 
 
+@pytest.mark.slow
 def test_the_meta_gradient_tensor_by_tensor_is_the_same():
     rule, task = _of_convolutions(), _task()
     carry = start(rule, task, seed=0)

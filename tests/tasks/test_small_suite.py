@@ -59,6 +59,7 @@ def few_images(monkeypatch):
     monkeypatch.setattr(small_suite, "_PRETRAINING_EPOCHS", 1)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_kept_weights(few_images, tmp_path):
     first = small_suite._fine_tuning(tmp_path)
     (path,) = tmp_path.iterdir()
