@@ -1,6 +1,7 @@
 """Estimators that perturb the meta-parameters and differentiate nothing."""
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -48,11 +49,13 @@ class _Antithetic(MetaGradientEstimator):
         stddev: float = 0.01,
         jit_compile: bool = True,
         vectorize: bool = False,
+        meta_parameters: Sequence[str] | None = None,
     ):
         checks.positive_numbers(stddev=stddev)
         self.stddev = float(stddev)
         self.jit_compile = bool(jit_compile)
         self.vectorize = bool(vectorize)
+        self.meta_parameters = meta_parameters and list(meta_parameters)
         # The functions of a rule live as long as the rule.
         self._functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -72,6 +75,13 @@ class _Antithetic(MetaGradientEstimator):
 
     def _draw(self, rule, seed, batch=()):
         """Perturbations of each of the meta-parameters, `[*batch, …]`."""
+        names = [v.name for v in rule.trainable_variables]
+        chosen = names if self.meta_parameters is None else self.meta_parameters
+        if unknown := sorted(set(chosen) - set(names)):
+            raise ValueError(
+                "Argument `meta_parameters` must hold names of the rule's "
+                f"trainable variables, {names}. Received: {unknown}"
+            )
         # Folded in, as a sum would be the seed of a neighbouring group.
         return [
             tf.random.stateless_normal(
@@ -81,6 +91,8 @@ class _Antithetic(MetaGradientEstimator):
                 self.stddev,
                 v.dtype,
             )
+            if v.name in chosen
+            else tf.zeros((*batch, *v.shape), v.dtype)
             for index, v in enumerate(rule.trainable_variables)
         ]
 
@@ -199,9 +211,13 @@ class AntitheticES(_Antithetic):
             by side, as one program (`tf.vectorized_map`), and so are the
             optimizees of the validation. Faster where optimizees are small
             and many, and rounded otherwise. Defaults to `False`.
+        meta_parameters: List of strings, the names of the meta-parameters
+            that are perturbed and so trained. The noise of the estimate grows
+            with their number. Defaults to `None`, all of them.
 
     Raises:
-        ValueError: If `stddev` is not a positive number.
+        ValueError: If `stddev` is not a positive number, or the rule has no
+            meta-parameter of a name.
 
     Example:
 
@@ -258,9 +274,11 @@ class PersistentES(_Antithetic):
             meta-parameter at each unroll. Defaults to `0.01`.
         jit_compile: As for `AntitheticES`.
         vectorize: As for `AntitheticES`.
+        meta_parameters: As for `AntitheticES`.
 
     Raises:
-        ValueError: If `stddev` is not a positive number.
+        ValueError: If `stddev` is not a positive number, or the rule has no
+            meta-parameter of a name.
 
     Example:
 

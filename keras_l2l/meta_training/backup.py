@@ -159,7 +159,13 @@ def _described(value):
         for name, part in vars(value).items()
         if isinstance(
             part,
-            bool | int | float | str | MetaGradientEstimator | UpdateRule,
+            bool
+            | int
+            | float
+            | str
+            | list
+            | MetaGradientEstimator
+            | UpdateRule,
         )
     }
     return _without_origin({"class_name": type(value).__name__, **parts})

@@ -27,10 +27,14 @@ ESTIMATORS: dict[str, Callable[[Stage], MetaGradientEstimator]] = {
         coordinate_share=stage.coordinate_share,
     ),
     "PersistentES": lambda stage: PersistentES(
-        stage.stddev, vectorize=stage.vectorize
+        stage.stddev,
+        vectorize=stage.vectorize,
+        meta_parameters=stage.meta_parameters or None,
     ),
     "AntitheticES": lambda stage: AntitheticES(
-        stage.stddev, vectorize=stage.vectorize
+        stage.stddev,
+        vectorize=stage.vectorize,
+        meta_parameters=stage.meta_parameters or None,
     ),
 }
 

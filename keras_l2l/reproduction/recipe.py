@@ -36,6 +36,8 @@ class Stage:
         stddev: Float. Standard deviation of the perturbations of evolution
             strategies.
         vectorize: Boolean, of evolution strategies.
+        meta_parameters: Strings, of evolution strategies: the names of those
+            that are trained. Defaults to none, which trains all.
         imitation_rate: Float in [0, 1), the `rate` of `Imitation`, with Adam
             as the teacher. 0 for none.
         teacher_rate: Float. The learning rate of the teacher.
@@ -73,6 +75,7 @@ class Stage:
     estimator: str = "TruncatedBackpropagation"
     stddev: float = 0.01
     vectorize: bool = False
+    meta_parameters: tuple[str, ...] = ()
     imitation_rate: float = 0.0
     teacher_rate: float = 0.01
     optimizees: int = 2

@@ -145,6 +145,30 @@ def test_particles_side_by_side_are_those_alone(kind):
             np.testing.assert_allclose(ours / scale, theirs / scale, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", [AntitheticES, PersistentES])
+def test_only_the_chosen_meta_parameters_are_trained(kind):
+    task = tasks.Quadratic(dimensions=3)
+    rule = components.RULES["Hierarchical-2"]()
+    gradients = []
+    for names in (None, ["tensor_output_bias"]):
+        estimator = kind(0.01, jit_compile=False, meta_parameters=names)
+        estimate = estimator(
+            rule,
+            task,
+            estimator.start(rule, task, 1),
+            MetaLoss(tf.ones(UNROLL)),
+            tf.constant([0, 1]),
+        )
+        gradients.append(estimate.gradients)
+    for variable, every, some in zip(rule.trainable_variables, *gradients):
+        assert np.abs(every).max() > 0.0
+        is_chosen = variable.name == "tensor_output_bias"
+        assert (np.abs(some).max() > 0.0) == is_chosen
+    estimator = kind(meta_parameters=["rate"])
+    with pytest.raises(ValueError, match=r"`meta_parameters`.*'rate'"):
+        estimator._draw(rule, tf.constant([0, 1]))
+
+
 def test_a_particle_that_diverges_is_bounded_and_pushes_back():
     task = tasks.Quadratic(dimensions=3)
     rule = rules.SGD(1.0)  # far too fast: both particles explode
