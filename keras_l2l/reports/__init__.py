@@ -17,12 +17,14 @@ from keras_l2l.reports.tables import (
     detail_table,
     preset_table,
 )
+from keras_l2l.reports.training_monitor import TrainingMonitor, plot_training
 from keras_l2l.reports.update_plots import (
     plot_proposed_updates,
     plot_update_history,
 )
 
 __all__ = [
+    "TrainingMonitor",
     "benchmark_document",
     "benchmark_tables",
     "comparison_table",
@@ -34,6 +36,7 @@ __all__ = [
     "plot_profile",
     "plot_proposed_updates",
     "plot_task",
+    "plot_training",
     "plot_update_history",
     "preset_table",
     "write_report",

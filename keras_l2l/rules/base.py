@@ -205,6 +205,21 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
         return list(parameters)
 
+    def diagnostics(
+        self, state: Any, shared: Any, shape: tuple[int, ...]
+    ) -> dict[str, float]:
+        """Reads from the hidden state what steers the steps of one tensor.
+
+        Args:
+            state: The local hidden state of the tensor, after a step.
+            shared: The shared hidden state after that step.
+            shape: Tuple of integers, the shape of the tensor.
+
+        Returns:
+            Dict from names to floats. Defaults to none.
+        """
+        return {}
+
     def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,

@@ -202,6 +202,34 @@ class Hierarchical(UpdateRule):
             {"step": step},
         )
 
+    def diagnostics(self, state, shared, shape):
+        """Reads what steers the steps of one tensor.
+
+        Args:
+            state: The local hidden state of the tensor, after a step.
+            shared: The shared hidden state after that step.
+            shape: Tuple of integers, the shape of the tensor.
+
+        Returns:
+            Dict of floats in [0, 1]: `"signal"`, the mean size of the slow
+            momentum over the root of the second moment, 1 where gradients
+            are all alike and about 0.07 where they are noise; and of a matrix
+            `"orthogonalized"`, the share of its direction that is.
+        """
+        state = {name: ops.cast(x, "float32") for name, x in state.items()}
+        step = ops.cast(shared["step"], "float32")
+        share = 1.0 - _BETAS["slow"] ** step
+        scale = ops.sqrt(state["square"] * share) + _EPSILON
+        found = {
+            "signal": ops.mean(ops.minimum(ops.abs(state["slow"]) / scale, 1.0))
+        }
+        if len(shape) > 1:
+            outputs = ops.matmul(state["cell"], self.tensor_output)
+            found["orthogonalized"] = _gate(
+                outputs[4] + self.tensor_output_bias[4]
+            )
+        return {name: float(value) for name, value in found.items()}
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -266,7 +294,7 @@ class Hierarchical(UpdateRule):
             step_size=ops.expand_dims(steps * scales, 1),
             decay=ops.expand_dims(decays, 1),
             weights=ops.expand_dims(weights, 1),
-            gate=ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs[:, 4:5]),
+            gate=_gate(outputs[:, 4:5]),
             bias=ops.expand_dims(ops.matmul(cell, self.coordinate_bias), 2),
         )
 
@@ -342,6 +370,11 @@ class _Controls(NamedTuple):
     weights: Any
     gate: Any
     bias: Any
+
+
+def _gate(outputs):
+    """The share of a direction that is orthogonalised, in [0, 1]."""
+    return ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs)
 
 
 def _next_moments(gradients, moments, step):
