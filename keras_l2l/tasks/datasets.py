@@ -1,6 +1,7 @@
 """Real data in memory, small enough to meta-train on."""
 
 import functools
+import importlib
 import importlib.resources
 import pathlib
 import queue
@@ -44,7 +45,8 @@ def images(name: str, size: int | None = None) -> Dataset:
 
     Raises:
         OSError: If they are not there and cannot be downloaded, within a few
-            seconds if there is no network.
+            seconds if there is no network; or if TensorFlow Datasets is not
+            installed.
     """
     return Dataset(
         *(
@@ -57,10 +59,7 @@ def images(name: str, size: int | None = None) -> Dataset:
 @functools.cache
 def _splits(name):
     """Reads pixels and labels of `train` and `test`: seconds, at any size."""
-    # Takes a second to import, and only such data need it.
-    import tensorflow_datasets as tfds
-
-    builder = _builder(name)
+    tfds, builder = _tfds(), _builder(name)
     if not builder.data_path.exists():
         _download(builder)
     return tfds.as_numpy(
@@ -79,7 +78,10 @@ def has_images(name: str) -> bool:
     Returns:
         A boolean.
     """
-    return _builder(name).data_path.exists()
+    try:
+        return _builder(name).data_path.exists()
+    except OSError:
+        return False
 
 
 @functools.cache
@@ -247,10 +249,19 @@ def _standardized(values):
     return values.astype("float32")
 
 
-def _builder(name: str) -> Any:
-    import tensorflow_datasets as tfds
+def _tfds() -> Any:
+    """Imports TensorFlow Datasets, which takes a second."""
+    try:
+        return importlib.import_module("tensorflow_datasets")
+    except ImportError as error:
+        raise OSError(
+            "MNIST and CIFAR-10 are read by TensorFlow Datasets: `pip install "
+            '"keras-l2l[data]"`. Everything else does without it'
+        ) from error
 
-    return tfds.builder(name)
+
+def _builder(name: str) -> Any:
+    return _tfds().builder(name)
 
 
 def _download(builder: Any) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import pathlib
 import socket
+import sys
 import threading
 
 import pytest
@@ -80,3 +81,11 @@ def test_a_download_is_tried_once(status, message, downloads):
         builder = Builder(port)
         assert message in error_of(builder)
     assert builder.downloads == downloads
+
+
+def test_without_tensorflow_datasets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    datasets._splits.cache_clear()
+    with pytest.raises(OSError, match=r'pip install "keras-l2l\[data\]"'):
+        datasets.images("mnist", size=7)
+    assert not datasets.has_images("mnist")
