@@ -1,11 +1,16 @@
 """The code in the documents runs as it stands there."""
 
+import importlib
 import pathlib
+import pkgutil
 import re
 
 import numpy as np
 import pytest
 from keras import ops
+
+import keras_l2l
+from keras_l2l import rules
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,13 +36,50 @@ def test_the_rule_of_contributing():
     assert type(rule).from_config(rule.get_config()).step == 0.5
 
 
-@pytest.mark.slow
-def test_the_code_of_the_readme(tmp_path, monkeypatch):
-    """Each block goes on where the one before stopped, at a tiny size."""
-    monkeypatch.chdir(tmp_path)
-    blocks = _blocks("README.md")
+def _run(name):
+    """Runs the blocks of a page, each of which goes on after the one before."""
+    blocks = _blocks(name)
     assert blocks
     code = "\n".join(blocks)
     code = re.sub(r"steps_per_epoch=\d+", "steps_per_epoch=2", code)
     code = re.sub(r"\bepochs=\d+", "epochs=1", code)
     exec(code, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("README.md", "docs/get_started.md", "docs/use_it.md"),
+        *("docs/learn_your_own.md", "docs/command_line.md"),
+    ],
+)
+def test_the_code_of_a_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # What a command of the page would have written.
+    rules.RNNprop(units=2).export("runs/digits/digits")
+    _run(page)
+
+
+def test_pages_with_code_are_run():
+    """Only the start page has a line that stands for a model of one's own."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "docs").rglob("*.md")
+        if _blocks(path.relative_to(ROOT))
+    }
+    (marks,) = test_the_code_of_a_page.pytestmark[:1]
+    assert found - {"docs/index.md"} == set(marks.args[1]) - {"README.md"}
+
+
+def test_each_package_has_a_page():
+    """`docs/check_names.py` looks at single names, on the built site."""
+    packages = {
+        info.name
+        for info in pkgutil.iter_modules(keras_l2l.__path__, "keras_l2l.")
+        if hasattr(importlib.import_module(info.name), "__all__")
+    }
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    text = "".join(page.read_text() for page in pages)
+    documented = set(re.findall(r"automodule:: (\S+)", text))
+    assert packages <= documented

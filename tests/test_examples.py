@@ -15,11 +15,27 @@ ARGUMENTS = {
     "compare_on_your_model.py": [
         *("--steps", "3", "--seeds", "1", "--sweep-seeds", "1"),
     ],
+    "learn_your_own.py": [
+        *("--epochs", "1", "--steps-per-epoch", "2"),
+        *("--horizon", "20", "--seeds", "1"),
+    ],
+    "learned_update.py": ["--steps", "2"],
+    "paint.py": ["--size", "16", "--steps", "2"],
+    "table.py": ["--epochs", "2"],
+    "text.py": ["--steps", "2"],
     "use_in_keras.py": ["--epochs", "1"],
-    "learn_your_own.py": ["--epochs", "1", "--steps-per-epoch", "2"],
     **{f"paper/{name}.py": ["--output", "out"] for name in paper.names()},
 }
-FAST = {"use_in_keras.py", "paper/quadratics.py"}
+# Name → the pictures that it writes.
+PICTURES = {
+    "learn_your_own.py": ["learned.png"],
+    "learned_update.py": ["update.png", "history.png"],
+    "paint.py": ["painted.png"],
+    "table.py": ["table.png"],
+    "text.py": ["text.png"],
+    "use_in_keras.py": ["images.png"],
+}
+FAST = {"use_in_keras.py", "learned_update.py", "paper/quadratics.py"}
 # They make the operations of their process deterministic for good.
 IN_A_PROCESS = {"paper/feature_network.py"}
 
@@ -56,3 +72,5 @@ def test_example(name, tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [name, *ARGUMENTS[name]])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert "loss" in capfd.readouterr().out
+    for picture in PICTURES.get(name, []):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
