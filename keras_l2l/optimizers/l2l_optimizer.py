@@ -246,14 +246,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             Dict from the paths of variables to what `UpdateRule.diagnostics`
             reads from their hidden state.
         """
-        variables = self._trainable_variables
-        slots = self._slots.values
-        return {
-            path_of(variables[i]): self.rule.diagnostics(
-                slots.local[i], slots.shared, tuple(variables[i].shape)
-            )
-            for i in self._learned
-        }
+        return self._slots.diagnostics(self.rule, self._trainable_variables)
 
     def finalize_variable_values(self, var_list: list[Any]) -> None:
         """Ends a training, as Keras does at the end of `fit()`.

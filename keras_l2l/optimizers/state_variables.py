@@ -32,6 +32,16 @@ class Slots:
         state = getattr(self, what)
         return RuleState([state.local[i] for i in indices], state.shared)
 
+    def diagnostics(self, rule, variables):
+        """Dict from paths of variables to what `rule.diagnostics` reads."""
+        return {
+            path_of(variable): rule.diagnostics(
+                local, self.values.shared, tuple(variable.shape)
+            )
+            for variable, local in zip(variables, self.values.local)
+            if local is not None
+        }
+
 
 def create_slots(optimizer, variables, indices, state):
     """Creates the optimizer variables of a hidden state.
