@@ -14,6 +14,14 @@ html_title = "keras_l2l"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+# Pages without pages below them.
+html_sidebars = {
+    name: []
+    for name in (
+        *("benchmarks", "changelog", "command_line", "contributing"),
+        *("gallery", "get_started", "learn_your_own", "paper"),
+    )
+}
 html_theme_options = {
     "header_links_before_dropdown": 5,
     "navigation_with_keys": False,
