@@ -107,3 +107,22 @@ def did_you_mean(name, known):
     """
     close = difflib.get_close_matches(str(name), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def needs_tensorflow(feature):
+    """Raises a `RuntimeError` if Keras runs on another backend.
+
+    Args:
+        feature: String, the beginning of the sentence: "`keras_l2l.tasks`
+            needs".
+    """
+    import keras  # Not at the top: the command line checks without it.
+
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            f"{feature} the TensorFlow backend of Keras. Set the environment "
+            "variable KERAS_BACKEND=tensorflow before importing keras. "
+            "`L2LOptimizer`, the presets and exported rules work on JAX and "
+            f"PyTorch, too. Received: backend={backend!r}"
+        )

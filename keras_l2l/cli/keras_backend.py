@@ -38,8 +38,9 @@ def _import() -> None:
     backend = keras.config.backend()
     if backend != "tensorflow":
         raise CommandError(
-            "keras_l2l needs Keras's backend 'tensorflow': set the environment "
-            f"variable KERAS_BACKEND=tensorflow. Received: {backend!r}"
+            "The commands need Keras's backend 'tensorflow': set the "
+            "environment variable KERAS_BACKEND=tensorflow. "
+            f"Received: {backend!r}"
         )
     import tensorflow as tf
 

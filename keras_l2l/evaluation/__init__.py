@@ -1,5 +1,9 @@
 """A rule against tuned baselines."""
 
+from keras_l2l import checks
+
+checks.needs_tensorflow("`keras_l2l.evaluation` needs")
+
 from keras_l2l.evaluation.benchmark import (
     SUITES,
     Row,

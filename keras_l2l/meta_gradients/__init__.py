@@ -1,5 +1,9 @@
 """Meta-gradients: task and rule → the gradient of the meta-loss."""
 
+from keras_l2l import checks
+
+checks.needs_tensorflow("`keras_l2l.meta_gradients` needs")
+
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 from keras_l2l.meta_gradients.evolution_strategies import (
     AntitheticES,

@@ -175,13 +175,15 @@ def _without_origin(config):
     """A configuration without what may differ from one process to the next.
 
     Keras counts up the names of layers within a process, and a class may move
-    to another module. A flag that is off is left out, as by versions that did
-    not have it yet.
+    to another module. A flag that is off and an argument that is `None` are
+    left out, as by versions, of Keras too, that did not have them yet.
     """
     if not isinstance(config, dict):
         return config
     return {
         key: _without_origin(value)
         for key, value in config.items()
-        if key not in ("name", "module") and value is not False
+        if key not in ("name", "module")
+        and value is not False
+        and value is not None
     }

@@ -21,7 +21,9 @@ Reference:
 from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from keras_l2l.optimizers.backends import backend
 
 # A norm above this multiple of the running maximum is an explosion.
 _EXPLOSION = 1e3
@@ -86,8 +88,8 @@ class Guard(NamedTuple):
 
     def left_out(self):
         """Whether the last step was left out whole: a scalar boolean tensor."""
-        streak = tf.convert_to_tensor(self.streak)
-        return tf.not_equal(streak, 0) & (streak <= _PATIENCE)
+        streak = backend.read(self.streak)
+        return ops.not_equal(streak, 0) & (streak <= _PATIENCE)
 
     def check(self, gradients, variables, averages):
         """Judges the gradients of a step; may move the variables back.
@@ -99,152 +101,169 @@ class Guard(NamedTuple):
 
         Args:
             gradients: List of tensors, the same on all replicas.
-            variables: List of `tf.Variable`, shaped as the snapshots.
-            averages: List of `tf.Variable`, the moving averages of the
+            variables: List of variables, shaped as the snapshots.
+            averages: List of variables, the moving averages of the
                 variables, or an empty list.
 
         Returns:
             A `Judgement`. A rule has to expect NaN in good gradients.
         """
-        norms = tf.stack([tf.norm(tf.cast(g, tf.float32)) for g in gradients])
-        is_finite = tf.math.is_finite(norms)
-        has_part = tf.cond(
-            tf.reduce_all(is_finite),
-            lambda: tf.zeros_like(is_finite),
-            lambda: self._restore_lost(
-                gradients, variables, averages, is_finite
-            ),
+        norms = ops.stack([_norm(g) for g in gradients])
+        is_finite = ops.isfinite(norms)
+        none = ops.zeros_like(is_finite)
+        is_lost, has_part = backend.cond(
+            ops.all(is_finite),
+            lambda: (none, none),
+            lambda: self._faults(gradients, variables, is_finite),
         )
-        streak = tf.convert_to_tensor(self.streak)
-        any_finite = tf.reduce_any(is_finite)
+        streak = backend.read(self.streak)
+        any_finite = ops.any(is_finite)
         is_good = is_finite | (has_part & (any_finite | (streak > _PATIENCE)))
-        self._go_on_with_trial(
-            _next_streak(streak, any_finite, tf.reduce_any(is_good)),
+        self._move(
+            _next_streak(streak, any_finite, ops.any(is_good)),
             any_finite,
+            is_lost,
             variables,
             averages,
         )
-        is_good &= tf.not_equal(streak, _AT_SNAPSHOT)
+        is_good = is_good & ops.not_equal(streak, _AT_SNAPSHOT)
         # A rewind has set it to zero.
-        peak = tf.convert_to_tensor(self.peak)
+        peak = backend.read(self.peak)
         is_explosion = is_finite & (peak > 0.0) & (norms > _EXPLOSION * peak)
         is_usual = is_finite & is_good & ~is_explosion
         judgement = Judgement(
             is_good,
             _gradient_scale(norms, peak, is_explosion),
-            tf.identity(self.scale),
+            backend.read(self.scale),
         )
         self._take_snapshot(norms, peak, is_usual, variables)
         self._next_peak(norms, peak, is_explosion, is_usual)
         self._count(is_good, is_usual)
         return judgement
 
-    def _restore_lost(self, gradients, variables, averages, is_finite):
-        """Restores variables that are not finite from their snapshots.
+    def _faults(self, gradients, variables, is_finite):
+        """Finds out what is left of a step whose gradients are not finite.
 
         Returns:
-            Boolean tensor `[K]`: the gradient is not finite, a part of it is,
-            and is not zero, and the variable was.
+            Tuple of boolean tensors `[K]`: whether the variable is lost, which
+            is not finite where its snapshot is; whether it is not lost, and
+            its gradient is not finite, but a part of that is, and not zero.
         """
         lost, parts = [], []
         for i, variable in enumerate(variables):
-            snapshot, gradient = self.snapshots[i], gradients[i]
-            is_taken = tf.math.is_finite(snapshot)
-            is_lost = tf.reduce_any(is_taken & ~tf.math.is_finite(variable))
-            variable.assign(tf.where(is_taken & is_lost, snapshot, variable))
-            lost.append(is_lost)
-            parts.append(
-                tf.reduce_any(
-                    tf.math.is_finite(gradient) & tf.not_equal(gradient, 0)
-                )
-            )
-        self._restart(averages, variables, lost)
-        self._damp(tf.reduce_any(lost))
-        return ~is_finite & tf.stack(parts) & ~tf.stack(lost)
+            is_taken = ops.isfinite(backend.read(self.snapshots[i]))
+            is_finite_now = ops.isfinite(backend.read(variable))
+            lost.append(ops.any(is_taken & ~is_finite_now))
+            is_part = ops.isfinite(gradients[i])
+            parts.append(ops.any(is_part & ops.not_equal(gradients[i], 0)))
+        is_lost = ops.stack(lost)
+        return is_lost, ~is_finite & ops.stack(parts) & ~is_lost
 
-    def _go_on_with_trial(self, streak, any_finite, variables, averages):
-        """Assigns the next streak; exchanges variables and snapshots."""
-        is_given_up = tf.equal(self.streak, _BACK_AGAIN) & ~any_finite
+    def _move(self, streak, any_finite, is_lost, variables, averages):
+        """Assigns the next streak; restores or exchanges the variables.
+
+        What is lost comes back from its snapshot. Where a trial begins or
+        ends, variables and snapshots change places.
+        """
+        before = backend.read(self.streak)
+        is_given_up = ops.equal(before, _BACK_AGAIN) & ~any_finite
         is_exchange = (
             is_given_up
-            | tf.equal(self.streak, _AT_SNAPSHOT)
-            | tf.equal(streak, _AT_SNAPSHOT)
+            | ops.equal(before, _AT_SNAPSHOT)
+            | ops.equal(streak, _AT_SNAPSHOT)
         )
 
-        def exchange():
-            for variable, snapshot in zip(variables, self.snapshots):
-                value, other = tf.identity(variable), tf.identity(snapshot)
-                is_taken = tf.math.is_finite(other)
-                variable.assign(tf.where(is_taken, other, value))
+        def moved():
+            values, snapshots = [], []
+            for i, variable in enumerate(variables):
+                value = backend.read(variable)
+                snapshot = backend.read(self.snapshots[i])
+                is_taken = ops.isfinite(snapshot)
+                value = ops.where(is_taken & is_lost[i], snapshot, value)
+                is_moved = is_taken & is_exchange
+                values.append(ops.where(is_moved, snapshot, value))
                 # What is given up is no snapshot to go back to.
-                is_kept = is_taken & ~is_given_up
-                snapshot.assign(tf.where(is_kept, value, other))
-            is_moved = [is_given_up] * len(averages)
-            self._restart(averages, variables, is_moved)
-            return tf.constant(True)
+                is_kept = is_moved & ~is_given_up
+                snapshots.append(ops.where(is_kept, value, snapshot))
+            # Averages begin anew where their variables went back.
+            restarted = [
+                ops.where(
+                    is_given_up | is_lost[i], values[i], backend.read(average)
+                )
+                for i, average in enumerate(averages)
+            ]
+            return [*values, *snapshots, *restarted]
 
-        tf.cond(is_exchange, exchange, lambda: tf.constant(False))
-        self.streak.assign(streak)
-        self._damp(is_given_up)
+        is_rewound = ops.any(is_lost) | is_given_up
+        backend.assign_if(
+            is_rewound | is_exchange,
+            moved,
+            [*variables, *self.snapshots, *averages],
+        )
+        backend.assign(self.streak, streak)
+        self._damp(is_rewound)
 
     def _take_snapshot(self, norms, peak, is_good, variables):
         """Keeps the variables, unless their gradients grow."""
-        is_first = tf.equal(peak, 0.0)
+        is_first = ops.equal(peak, 0.0)
         # Norms that grow may be about to explode.
-        is_calm = tf.reduce_any(is_good) & (
-            is_first | tf.reduce_all((norms <= peak) | ~is_good)
+        is_calm = ops.any(is_good) & (
+            is_first | ops.all((norms <= peak) | ~is_good)
         )
         # Of a variable that was frozen there is none yet.
-        first = [tf.reshape(s, [-1])[:1] for s in self.snapshots]
-        is_missing = tf.stack([tf.reduce_any(tf.math.is_nan(f)) for f in first])
+        snapshots = [ops.convert_to_tensor(s) for s in self.snapshots]
+        first = [ops.reshape(snapshot, (-1,))[0] for snapshot in snapshots]
+        is_missing = ops.stack([ops.isnan(value) for value in first])
+        age = backend.read(self.age)
         is_due = is_calm & (
-            (self.age >= _SNAPSHOT_EVERY) | tf.reduce_any(is_missing & is_good)
+            (age >= _SNAPSHOT_EVERY) | ops.any(is_missing & is_good)
         )
-
-        def take():
-            for i, (snapshot, variable) in enumerate(
-                zip(self.snapshots, variables)
-            ):
-                snapshot.assign(tf.where(is_good[i], variable, snapshot))
-            return self.age.assign(0)
-
-        tf.cond(is_due, take, lambda: tf.identity(self.age))
+        backend.assign_if(
+            is_due,
+            lambda: [
+                ops.zeros_like(age),
+                *(
+                    ops.where(is_good[i], backend.read(variable), snapshots[i])
+                    for i, variable in enumerate(variables)
+                ),
+            ],
+            [self.age, *self.snapshots],
+        )
 
     def _next_peak(self, norms, peak, is_explosion, is_usual):
-        largest = tf.reduce_max(tf.where(is_usual, norms, 0.0))
+        largest = ops.max(ops.where(is_usual, norms, 0.0))
         # A gradient of zero shows no scale.
-        decayed = tf.where(largest > 0.0, _DECAY * peak, peak)
-        decayed = tf.maximum(largest, decayed)
-        self.peak.assign(
-            tf.where(tf.reduce_any(is_explosion), _GROWTH * peak, decayed)
-        )
+        decayed = ops.where(largest > 0.0, _DECAY * peak, peak)
+        decayed = ops.maximum(largest, decayed)
+        grown = ops.where(ops.any(is_explosion), _GROWTH * peak, decayed)
+        backend.assign(self.peak, grown)
 
     def _count(self, is_good, is_usual):
         """Counts the step, and what was left out of it or clipped."""
-        is_step = tf.reduce_any(is_good)
-        self.age.assign_add(tf.cast(is_step, self.age.dtype))
-        is_cut = ~tf.reduce_all(is_usual)
-        self.skipped.assign_add(tf.cast(is_cut, self.skipped.dtype))
-        recovered = tf.minimum(self.scale * _RECOVERY, 1.0)
-        self.scale.assign(tf.where(is_step, recovered, self.scale))
-
-    def _restart(self, averages, variables, which):
-        """Lets averages begin anew where their variables went back."""
-        for average, variable, is_moved in zip(averages, variables, which):
-            average.assign(tf.where(is_moved, variable, average))
+        is_step, is_cut = ops.any(is_good), ~ops.all(is_usual)
+        self.age.assign_add(ops.cast(is_step, "int32"))
+        self.skipped.assign_add(ops.cast(is_cut, "int32"))
+        scale = backend.read(self.scale)
+        recovered = ops.minimum(scale * _RECOVERY, 1.0)
+        backend.assign(self.scale, ops.where(is_step, recovered, scale))
 
     def _damp(self, is_rewound):
-        self.rewound.assign_add(tf.cast(is_rewound, self.rewound.dtype))
-        damped = tf.maximum(_DAMPING * self.scale, _SMALLEST_SCALE)
-        self.scale.assign(tf.where(is_rewound, damped, self.scale))
+        self.rewound.assign_add(ops.cast(is_rewound, "int32"))
+        scale, peak = backend.read(self.scale), backend.read(self.peak)
+        damped = ops.maximum(_DAMPING * scale, _SMALLEST_SCALE)
+        backend.assign(self.scale, ops.where(is_rewound, damped, scale))
         # What is an explosion is not known by what has exploded.
-        self.peak.assign(tf.where(is_rewound, 0.0, self.peak))
+        backend.assign(self.peak, ops.where(is_rewound, 0.0, peak))
+
+
+def _norm(gradient):
+    return ops.sqrt(ops.sum(ops.square(ops.cast(gradient, "float32"))))
 
 
 def _gradient_scale(norms, peak, is_explosion):
     """One factor for all that exploded, which keeps their proportions."""
-    largest = tf.reduce_max(tf.where(is_explosion, norms, 0.0))
-    return tf.where(is_explosion, peak / largest, 1.0)
+    largest = ops.max(ops.where(is_explosion, norms, 0.0))
+    return ops.where(is_explosion, peak / largest, 1.0)
 
 
 def _next_streak(streak, any_finite, any_good):
@@ -255,15 +274,15 @@ def _next_streak(streak, any_finite, any_good):
         any_finite: Scalar boolean tensor, whether some gradient is finite.
         any_good: Scalar boolean tensor, whether some part of one is used.
     """
-    is_over = tf.equal((streak + 1) % _PATIENCE, 0)
-    longer = tf.where(is_over, _AT_SNAPSHOT, streak + 1)
+    is_over = ops.equal((streak + 1) % _PATIENCE, 0)
+    longer = ops.where(is_over, _AT_SNAPSHOT, streak + 1)
     # Parts of gradients do not end a streak, as none is good as a whole.
-    in_a_row = tf.where(any_finite, 0, tf.where(any_good, streak, longer))
-    after_snapshot = tf.where(any_finite, _BACK_AGAIN, _PATIENCE + 1)
-    return tf.where(
-        tf.equal(streak, _AT_SNAPSHOT),
+    in_a_row = ops.where(any_finite, 0, ops.where(any_good, streak, longer))
+    after_snapshot = ops.where(any_finite, _BACK_AGAIN, _PATIENCE + 1)
+    return ops.where(
+        ops.equal(streak, _AT_SNAPSHOT),
         after_snapshot,
-        tf.where(tf.equal(streak, _BACK_AGAIN), 0, in_a_row),
+        ops.where(ops.equal(streak, _BACK_AGAIN), 0, in_a_row),
     )
 
 

@@ -1,7 +1,6 @@
-"""Variables and gradients as Keras and TensorFlow hand them over."""
+"""Variables as Keras hands them over."""
 
 import keras
-import tensorflow as tf
 
 
 class Untracked:
@@ -15,11 +14,6 @@ class Untracked:
         self.value = value
 
 
-def native(variable):
-    """The `tf.Variable` of a `keras.Variable`, or of itself."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
 def path_of(variable):
     """The path of a variable in its model: a string."""
     # A `tf.Variable` has a name alone, with the number of an output.
@@ -29,16 +23,6 @@ def path_of(variable):
 def is_overwritten(variable):
     """Whether its gradient is its next value, as Keras has it for float8."""
     return getattr(variable, "overwrite_with_gradient", False)
-
-
-def dense(gradient):
-    """A gradient as a tensor; repeated indices of slices are added up.
-
-    A norm or a sum of the slices would not do so.
-    """
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.convert_to_tensor(gradient)
-    return gradient
 
 
 def check_trainable(variables):

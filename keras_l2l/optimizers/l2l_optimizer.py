@@ -8,23 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
 from keras_l2l import checks, presets
-from keras_l2l.optimizers import (
-    distribution,
-    divergence_guard,
-    rule_config,
-    schedules,
-)
+from keras_l2l.optimizers import divergence_guard, rule_config, schedules
+from keras_l2l.optimizers.backends import SUPPORTED, backend
 from keras_l2l.optimizers.blockwise_update import update_in_blocks
 from keras_l2l.optimizers.keras_variables import (
     Untracked,
     check_trainable,
-    dense,
     is_overwritten,
-    native,
     path_of,
 )
 from keras_l2l.optimizers.state_variables import create_slots, initial_state
@@ -158,15 +151,13 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self._first_learning_rate = learning_rate
         self.state_dtype = state_dtype
         self.guard = bool(guard)
-        self._strategy = tf.distribute.get_strategy()
+        self._strategy = backend.strategy()
         self._guard = Untracked(None)
         self._is_reported = False
         self._known_interventions = sum(self.interventions.values())
         self.rule, self._preset = _resolve_rule(rule)
         self._preset_digest = digest(self.rule)
-        # `tf.train.Checkpoint` does not look into lists of a Keras layer.
-        self._checkpointed = tf.Module()
-        self._checkpointed.meta_parameters = self.rule.weights
+        self._checkpointed = backend.checkpointed(self.rule.weights)
         # Paths of the variables as a rule that goes by them first saw them.
         self._paths = Untracked(None)
 
@@ -183,7 +174,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         check_trainable(variables)
-        distribution.check_same(self._strategy, [native(v) for v in variables])
+        backend.check_same_strategy(self._strategy, variables)
         # Those without elements, too, have nothing to update.
         self._learned = [
             i
@@ -192,12 +183,12 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         ]
         # A replica may build while it traces a function; the values must not
         # belong to that function.
-        with tf.init_scope():
+        with backend.outside_of_functions():
             state = self._initial_state(variables)
-        with distribution.scope_of_variables():
+        with backend.scope_of_variables():
             super().build(variables)
             self._indices = Untracked(
-                {native(v).ref(): i for i, v in enumerate(variables)}
+                {id(backend.native(v)): i for i, v in enumerate(variables)}
             )
             self._slots = create_slots(self, variables, self._learned, state)
             if self.guard:
@@ -207,7 +198,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
                     )
                 )
 
-    @tf.autograph.experimental.do_not_convert
+    @backend.do_not_convert
     def apply(
         self, grads: list[Any], trainable_variables: list[Any] | None = None
     ) -> None:
@@ -218,10 +209,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             trainable_variables: List of variables, one for each gradient.
                 Defaults to `None`, those that the optimizer was built for.
         """
-        distribution.check_update(self)
-        super().apply([dense(g) for g in grads], trainable_variables)
-        if tf.executing_eagerly():
-            self._report()
+        backend.check_update(self)
+        super().apply([backend.dense(g) for g in grads], trainable_variables)
+        self._report()
 
     @property
     def interventions(self) -> dict[str, int]:
@@ -258,7 +248,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         Args:
             var_list: List of the trainable variables of the model.
         """
-        if int(self.iterations.numpy()):
+        if not backend.is_known(self._iterations):
+            return  # It failed on JAX, with an error that none may hide.
+        if int(ops.convert_to_numpy(self.iterations)):
             super().finalize_variable_values(var_list)
         self._report()
 
@@ -346,21 +338,47 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # `all_reduce` has a custom gradient, which TensorFlow registers for
         # ever and with it the graph of the whole training step.
-        if tf.distribute.has_strategy():
+        if backend.has_strategy():
             return super()._all_reduce_sum_gradients(grads_and_vars)
         return grads_and_vars
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if self._strategy is not None:
+            # Sums up the gradients of all replicas, and calls what follows.
+            super()._backend_update_step(
+                grads, trainable_variables, learning_rate
+            )
+            return
+        with backend.no_gradient():
+            self._update(
+                zip(grads, trainable_variables),
+                learning_rate,
+                lambda variable, update, args: update(variable, *args),
+            )
 
     def _distributed_tf_update_step(
         self, distribution, grads_and_vars, learning_rate
     ):
-        # Keras calls this across replicas with all-reduced gradients, and
-        # would update variable by variable. A rule takes all of them at once,
-        # once a device.
+        self._update(
+            grads_and_vars,
+            learning_rate,
+            functools.partial(distribution.extended.update, group=False),
+        )
+
+    def _update(self, grads_and_vars, learning_rate, run):
+        """Updates all variables at once, where Keras would one by one.
+
+        Args:
+            grads_and_vars: Iterable of pairs of gradient and variable.
+            learning_rate: Scalar tensor.
+            run: Function from a variable, a function, and the arguments of
+                that, to call it with on each device of the variable.
+        """
         known = set(self._learned)
         step = {
             index: (gradient, variable)
             for gradient, variable in grads_and_vars
-            if (index := self._indices.value[variable.ref()]) in known
+            if (index := self._indices.value[id(variable)]) in known
         }
         if not step:
             return
@@ -368,7 +386,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         gradients, variables = zip(*step.values())
         guard = self._guard.value
         averages = self._model_variables_moving_average if self.use_ema else ()
-        distribution.extended.update(
+        run(
             variables[0],
             functools.partial(
                 self._update_device, self._slots.of("dtypes", indices)
@@ -376,26 +394,27 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             args=(
                 gradients,
                 variables,
-                tree.map_structure(native, self._slots.of("values", indices)),
-                guard and tree.map_structure(native, guard.of(indices)),
-                [native(averages[i]) for i in indices if averages],
+                tree.map_structure(
+                    backend.native, self._slots.of("values", indices)
+                ),
+                guard and tree.map_structure(backend.native, guard.of(indices)),
+                [backend.native(averages[i]) for i in indices if averages],
                 learning_rate,
             ),
-            group=False,
         )
 
     def _update_device(
         self, dtypes, _, gradients, variables, slots, guard, averages, rate
     ):
         def step(gradients, is_good=None, scale=1.0):
-            self._decay_weights(variables, is_good, rate)
+            _decay_weights(self, variables, is_good, rate)
             updates = update_in_blocks(
                 self.rule,
                 gradients,
                 variables,
                 slots,
                 dtypes,
-                tf.cast(rate, tf.float32) * scale,
+                ops.cast(rate, "float32") * scale,
                 is_good=is_good,
             )
             for variable, update in zip(variables, updates):
@@ -406,44 +425,31 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         else:
             is_good, *scales = guard.check(gradients, variables, averages)
             scaled = [
-                g * tf.cast(scale, g.dtype)
-                for g, scale in zip(gradients, tf.unstack(scales[0]))
+                g * ops.cast(scale, g.dtype)
+                for g, scale in zip(gradients, ops.unstack(scales[0]))
             ]
-            tf.cond(
-                tf.reduce_any(is_good),
-                lambda: step(scaled, is_good, scales[1]),
-                lambda: None,
+            backend.run_if(
+                ops.any(is_good), lambda: step(scaled, is_good, scales[1])
             )
-
-    def _decay_weights(self, variables, is_good, learning_rate):
-        if self.weight_decay is None:
-            return
-        for i, variable in enumerate(variables):
-            if self._use_weight_decay(variable):
-                factor = tf.cast(self.weight_decay, variable.dtype)
-                factor *= tf.cast(learning_rate, variable.dtype)
-                if is_good is not None:
-                    factor *= tf.cast(is_good[i], variable.dtype)
-                variable.assign_sub(variable * factor)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         guard = self._guard.value
         if guard is None:
             super()._update_model_variables_moving_average(trainable_variables)
             return
-        is_first = tf.equal(self.iterations, 0)
-        momentum = tf.where(guard.left_out(), 1.0, self.ema_momentum)
-        momentum = tf.where(is_first, 0.0, momentum)
+        is_first = ops.equal(self.iterations, 0)
+        momentum = ops.where(guard.left_out(), 1.0, self.ema_momentum)
+        momentum = ops.where(is_first, 0.0, momentum)
         for variable, average in zip(
             trainable_variables, self._model_variables_moving_average
         ):
             if average is not None:
-                share = tf.cast(momentum, average.dtype)
+                share = ops.cast(momentum, average.dtype)
                 average.assign(share * average + (1 - share) * variable)
 
     def _report(self):
         """Warns of interventions of the guard that were not reported yet."""
-        if self._is_reported:
+        if self._is_reported or not backend.is_known(self._iterations):
             return
         counts = self.interventions
         if sum(counts.values()) > self._known_interventions:
@@ -451,6 +457,19 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             warnings.warn(
                 divergence_guard.describe(self.name, counts), stacklevel=3
             )
+
+
+def _decay_weights(optimizer, variables, is_good, learning_rate):
+    """Decays weights: of good variables, or of all if `is_good` is `None`."""
+    if optimizer.weight_decay is None:
+        return
+    for i, variable in enumerate(variables):
+        if optimizer._use_weight_decay(variable):
+            factor = ops.cast(optimizer.weight_decay, variable.dtype)
+            factor *= ops.cast(learning_rate, variable.dtype)
+            if is_good is not None:
+                factor *= ops.cast(is_good[i], variable.dtype)
+            variable.assign_sub(backend.read(variable) * factor)
 
 
 def _resolve_rule(rule):
@@ -475,10 +494,10 @@ def _check_environment(state_dtype):
             f"Argument `state_dtype` must be one of {_STATE_DTYPES} or "
             f"`None`. Received: state_dtype={state_dtype!r}"
         )
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() not in SUPPORTED:
         raise RuntimeError(
-            "`L2LOptimizer` needs the TensorFlow backend of Keras. Set "
-            "the environment variable KERAS_BACKEND=tensorflow before "
-            "importing keras. "
+            "`L2LOptimizer` needs the TensorFlow, JAX or PyTorch backend of "
+            "Keras. Set the environment variable KERAS_BACKEND to one of "
+            f"{SUPPORTED} before importing keras. "
             f"Received: backend={keras.config.backend()!r}"
         )

@@ -4,10 +4,10 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops, tree
 
-from keras_l2l.optimizers.keras_variables import native, path_of
+from keras_l2l.optimizers.backends import backend
+from keras_l2l.optimizers.keras_variables import path_of
 from keras_l2l.rules import RuleState
 
 
@@ -56,10 +56,9 @@ def create_slots(optimizer, variables, indices, state):
         A `Slots`.
     """
     local, dtypes = [None] * len(variables), [None] * len(variables)
-    strategy = tf.distribute.get_strategy()
     for i, initial in zip(indices, state.local):
         dtypes[i] = tree.map_structure(dtype_of, initial)
-        with strategy.extended.colocate_vars_with(native(variables[i])):
+        with backend.colocated_with(variables[i]):
             local[i] = _add_slots(
                 optimizer,
                 path_of(variables[i]).replace("/", "_"),
@@ -74,6 +73,7 @@ def create_slots(optimizer, variables, indices, state):
 
 def _add_slots(optimizer, prefix, initial, variable=None):
     """A structure of tensors → the same of optimizer variables."""
+    initial = _with_sorted_keys(initial)
 
     def add(path, value):
         shape, dtype = tuple(value.shape), dtype_of(value)
@@ -85,8 +85,9 @@ def _add_slots(optimizer, prefix, initial, variable=None):
         return optimizer.add_variable(
             shape=shape,
             dtype=dtype,
-            initializer=lambda shape, dtype: ops.broadcast_to(
-                ops.cast(value, dtype), shape
+            # Copied, as PyTorch would hold all coordinates in one place.
+            initializer=lambda shape, dtype: ops.copy(
+                ops.broadcast_to(ops.cast(value, dtype), shape)
             ),
             name="_".join([prefix, *map(str, path)]),
         )
@@ -95,6 +96,21 @@ def _add_slots(optimizer, prefix, initial, variable=None):
         add(path, value) for path, value in tree.flatten_with_path(initial)
     ]
     return tree.pack_sequence_as(initial, slots)
+
+
+def _with_sorted_keys(structure):
+    """A structure whose leaves have one order, as files have, everywhere.
+
+    PyTorch takes the entries of a dict in the order in which they were made.
+    """
+    if type(structure) is dict:
+        return {k: _with_sorted_keys(structure[k]) for k in sorted(structure)}
+    if isinstance(structure, list | tuple):
+        items = map(_with_sorted_keys, structure)
+        is_named = hasattr(structure, "_fields")
+        kind = type(structure)
+        return kind(*items) if is_named else kind(items)
+    return structure
 
 
 def initial_state(rule, variables, paths):

@@ -5,6 +5,7 @@ and never imported. Which classes may be built is an argument, `base_class`:
 this module knows no rule.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -165,6 +166,7 @@ def _checked_object(value, base_class, custom_objects):
         module = None
     elif name == class_name and _is_built_in(module, class_name):
         name = None
+        config = _known_entries(class_name, config)
     else:
         raise format_error(
             "nested objects that are Keras initializers, rules of this "
@@ -190,6 +192,22 @@ def _is_built_in(module, class_name):
         and isinstance(found, type)
         and issubclass(found, keras.initializers.Initializer)
     )
+
+
+def _known_entries(class_name, config):
+    """The configuration of an initializer, as an older Keras takes it, too.
+
+    A newer one has added arguments, which it writes at their `None`.
+    """
+    initializer = getattr(keras.initializers, class_name, None)
+    if initializer is None:  # A seed.
+        return config
+    known = inspect.signature(initializer).parameters
+    return {
+        key: value
+        for key, value in config.items()
+        if value is not None or key in known
+    }
 
 
 def _is_caused_by(error, kind):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_l2l.serialization.configuration import check_depth, checked_config
 from keras_l2l.serialization.digest import digest_of
@@ -238,6 +237,8 @@ def _check_fields(value, fields):
 
 
 def _versions():
+    import tensorflow as tf  # Reading a manifest needs none.
+
     try:
         ours = importlib.metadata.version("keras-l2l")
     except importlib.metadata.PackageNotFoundError:  # Run from its sources.

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l2l.serialization.errors import format_error
+
 SEPARATOR = "__"
 
 
@@ -62,3 +64,26 @@ def names_of_non_finite(values: Mapping[str, np.ndarray]) -> list[str]:
         List of strings.
     """
     return [k for k, value in values.items() if not np.isfinite(value).all()]
+
+
+def check_same(received, expected, where):
+    """Compares what variables a file has with those that it must have.
+
+    Args:
+        received: Dict from names to `(shape, dtype)`.
+        expected: Dict from names to `(shape, dtype)`.
+        where: String, what holds those that were received.
+
+    Raises:
+        RuleFormatError: If they differ.
+    """
+    problems = [
+        f"{name!r}: expected {expected.get(name, 'no such variable')}, "
+        f"received {received.get(name, 'none')}"
+        for name in sorted(expected.keys() | received.keys())
+        if expected.get(name) != received.get(name)
+    ]
+    if problems:
+        raise format_error(
+            f"the variables of the rule in {where}", "; ".join(problems)
+        )

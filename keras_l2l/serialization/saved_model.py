@@ -1,22 +1,22 @@
 """Rule ↔ SavedModel directory and its manifest.
 
 The directory holds a SavedModel (`saved_model.pb`, `variables/`) that plain
-TensorFlow can call without this package, and `manifest.json`, which says what
-the rule is and how it was made. Reading a rule back takes its variables and
-its manifest alone: loading the *graph* of a SavedModel can run whatever its
-author put there.
+TensorFlow can call without this package, `manifest.json`, which says what
+the rule is and how it was made, and `meta_parameters.npz`, the variables once
+more, for JAX and PyTorch. Reading a rule back takes its variables and its
+manifest alone: loading the *graph* of a SavedModel can run whatever its author
+put there.
 """
 
 import os
 from pathlib import Path
 
 import keras
-import numpy as np
-import tensorflow as tf
 
+from keras_l2l import checks
 from keras_l2l.serialization import manifest as manifests
+from keras_l2l.serialization.array_file import read_arrays, write_arrays
 from keras_l2l.serialization.atomic_write import atomic_directory
-from keras_l2l.serialization.checkpoint_index import read_index
 from keras_l2l.serialization.configuration import build_rule
 from keras_l2l.serialization.digest import digest_of
 from keras_l2l.serialization.errors import (
@@ -26,22 +26,18 @@ from keras_l2l.serialization.errors import (
 )
 from keras_l2l.serialization.manifest import read_manifest
 from keras_l2l.serialization.meta_parameters import (
-    SEPARATOR,
+    check_same,
     describe,
     named_variables,
     names_of_non_finite,
 )
-from keras_l2l.serialization.variable_budget import (
-    size_in_bytes,
-    stored_variables,
-)
+from keras_l2l.serialization.variable_budget import stored_variables
 
-_PARTS_OF_STATE = ("local", "shared")
-_CHECKPOINT_KEY = "meta_parameters/{}/.ATTRIBUTES/VARIABLE_VALUE"
-_OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+ARRAYS = "meta_parameters.npz"
 _ENTRIES_OF_EXPORT = {
     "assets",
     "fingerprint.pb",
+    ARRAYS,
     "saved_model.pb",
     "variables",
     manifests.FILE,
@@ -73,6 +69,7 @@ def export_rule(rule, path, *, base_class, metadata=None):
 
     Raises:
         FileExistsError: If `path` holds anything but a rule export.
+        RuntimeError: If Keras runs on another backend than TensorFlow.
         ValueError: If the rule or its metadata could not be read back.
 
     Example:
@@ -83,6 +80,7 @@ def export_rule(rule, path, *, base_class, metadata=None):
     >>> state = module.initial_state(3)
     >>> updates, state = module.update(tf.ones(3), tf.zeros(3), state)
     """
+    checks.needs_tensorflow("`export`, which writes a SavedModel, needs")
     path = Path(path).resolve()
     _refuse_what_is_no_export(path)
     # A copy, so that SavedModel leaves no trace on the user's rule.
@@ -96,9 +94,11 @@ def export_rule(rule, path, *, base_class, metadata=None):
     manifest = manifests.write_manifest(
         rule, base_class, variables, metadata or {}
     )
+    from keras_l2l.serialization.graph import save_graph
+
     with atomic_directory(path) as new:
-        module, signatures = _module(rule, variables)
-        tf.saved_model.save(module, os.fspath(new), signatures=signatures)
+        save_graph(rule, variables, new)
+        write_arrays(new / ARRAYS, {k: v.numpy() for k, v in variables.items()})
         (new / manifests.FILE).write_bytes(manifest)
 
 
@@ -150,20 +150,14 @@ def load_graph_unsafe(path):
         FileNotFoundError: If `path` does not exist.
         NotADirectoryError: If `path` is no directory.
         RuleFormatError: If it holds no SavedModel with these functions.
+        RuntimeError: If Keras runs on another backend than TensorFlow.
     """
+    checks.needs_tensorflow("`load_graph_unsafe` needs")
     manifests.check_directory(path)
-    try:
-        module = tf.saved_model.load(os.fspath(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        with errors_name_path(path):
-            raise format_error("a SavedModel", error) from error
-    for name in ("initial_state", "update"):
-        if not callable(getattr(module, name, None)):
-            with errors_name_path(path):
-                raise format_error(
-                    f"a function `{name}` in its SavedModel", "none"
-                )
-    return module
+    from keras_l2l.serialization.graph import load_graph
+
+    with errors_name_path(path):
+        return load_graph(path)
 
 
 def _load(manifest, path, base_class, custom_objects):
@@ -178,7 +172,7 @@ def _load(manifest, path, base_class, custom_objects):
         budget=stored_variables(manifest["variables"]),
     )
     variables = named_variables(rule)
-    _check_same(listed, _by_name(describe(variables)), manifests.FILE)
+    check_same(listed, _by_name(describe(variables)), manifests.FILE)
     received = digest_of(class_name, config, values.values()).hex()
     if manifest.get("digest", received) != received:
         raise format_error(
@@ -212,101 +206,23 @@ def _refuse_what_is_no_export(path):
         )
 
 
-def _module(rule, variables):
-    """`(tf.Module, signatures)`: the rule on `n` coordinates."""
-    dtype = rule.compute_dtype
-    count = tf.TensorSpec([], tf.int32, "n")
-
-    def state_of(n):
-        return rule.named_initial_state([tf.zeros([n], dtype)], [""])
-
-    # Of an unknown number of coordinates: a rule may go by that.
-    template = (
-        tf.function(state_of, autograph=False)
-        .get_concrete_function(count)
-        .structured_outputs
-    )
-    keys = list(_flatten(template))
-
-    @tf.function(autograph=False, input_signature=[count])
-    def initial_state(n):
-        return _flatten(state_of(n))
-
-    coordinates = tf.TensorSpec([None], dtype)
-    tensors = initial_state.get_concrete_function().structured_outputs
-    specs = {
-        key: tf.TensorSpec(tensor.shape, tensor.dtype, key)
-        for key, tensor in tensors.items()
-    }
-
-    @tf.function(
-        autograph=False, input_signature=[coordinates, coordinates, specs]
-    )
-    def update(gradients, parameters, state):
-        local, shared = keras.tree.pack_sequence_as(
-            (template.local[0], template.shared), [state[key] for key in keys]
-        )
-        updates, state = rule(
-            [gradients],
-            [parameters],
-            template._replace(local=[local], shared=shared),
-        )
-        return updates[0], _flatten(state)
-
-    @tf.function(autograph=False)
-    def update_signature(gradients, parameters, **state):
-        updates, state = update(gradients, parameters, state)
-        return {"updates": updates, **state}
-
-    module = tf.Module()
-    module.meta_parameters = {k: v.value for k, v in variables.items()}
-    module.initial_state = initial_state
-    module.update = update
-    return module, {
-        "initial_state": initial_state,
-        "update": update_signature.get_concrete_function(
-            gradients=coordinates, parameters=coordinates, **specs
-        ),
-    }
-
-
-def _flatten(state):
-    """`RuleState` of one parameter → dict of tensors by unambiguous keys."""
-    leaves = keras.tree.flatten_with_path((state.local[0], state.shared))
-    flat = {
-        SEPARATOR.join([_PARTS_OF_STATE[part], *map(str, path)]): leaf
-        for (part, *path), leaf in leaves
-    }
-    if len(flat) < len(leaves):
-        raise ValueError(
-            f"The keys of a rule's state, joined by {SEPARATOR!r}, must "
-            f"differ. Received: {[path for path, _ in leaves]}"
-        )
-    return flat
-
-
 def _read_variables(path, listed):
     """Dict of arrays, of the listed shapes and dtypes."""
-    prefix = os.path.join(path, "variables", "variables")
-    try:
-        _check_size(prefix, listed)
-        names = {_CHECKPOINT_KEY.format(name): name for name in listed}
-        stored = {
-            names.get(key, key): variable
-            for key, variable in read_index(f"{prefix}.index").items()
-        }
-        _check_same(stored, listed, "its checkpoint")
-        reader = tf.train.load_checkpoint(prefix)
-        values = {
-            name: np.asarray(reader.get_tensor(key))
-            for key, name in names.items()
-        }
-    except RuleFormatError:
-        raise
-    except Exception as error:  # The readers' own errors are of many types.
+    file = Path(path, ARRAYS)
+    if keras.config.backend() == "tensorflow":
+        values = _read_checkpoint(path, listed)
+        # Exports of earlier versions have none.
+        if file.exists():
+            _check_equal(_read_arrays(file, listed), values)
+    elif file.exists():
+        values = _read_arrays(file, listed)
+    else:
         raise format_error(
-            "a readable checkpoint in variables/", error
-        ) from error
+            f"a file {ARRAYS}, from which JAX and PyTorch have the "
+            "meta-parameters",
+            sorted(os.listdir(path)),
+            "Load the rule with KERAS_BACKEND=tensorflow, and export it again.",
+        )
     if bad := names_of_non_finite(values):
         raise format_error(
             "finite meta-parameters", f"NaN or infinity in {bad}"
@@ -314,29 +230,39 @@ def _read_variables(path, listed):
     return values
 
 
-def _check_size(prefix, listed):
-    """No more is allocated for variables than lies on the disk."""
-    directory, name = os.path.split(prefix)
-    files = Path(directory).glob(f"{name}.data-*")
-    stored = sum(file.stat().st_size for file in files if file.is_file())
-    needed = sum(size_in_bytes(shape, kind) for shape, kind in listed.values())
-    if needed > stored:
-        raise ValueError(
-            f"the variables take {needed} bytes, of which {stored} are there"
-        )
+def _read_checkpoint(path, listed):
+    from keras_l2l.serialization.checkpoint import read_checkpoint
 
-
-def _check_same(received, expected, where):
-    """Compares two dicts from names to `(shape, dtype)`."""
-    problems = [
-        f"{name!r}: expected {expected.get(name, 'no such variable')}, "
-        f"received {received.get(name, 'none')}"
-        for name in sorted(expected.keys() | received.keys())
-        if expected.get(name) != received.get(name)
-    ]
-    if problems:
+    try:
+        return read_checkpoint(path, listed)
+    except RuleFormatError:
+        raise
+    except Exception as error:  # The readers' own errors are of many types.
         raise format_error(
-            f"the variables of the rule in {where}", "; ".join(problems)
+            "a readable checkpoint in variables/", error
+        ) from error
+
+
+def _read_arrays(file, listed):
+    try:
+        return read_arrays(file, listed)
+    except (OSError, ValueError) as error:
+        raise format_error(f"a readable file {ARRAYS}", error) from error
+
+
+def _check_equal(received, expected):
+    """Raises unless both files hold the same bytes."""
+    bad = [
+        name
+        for name, value in expected.items()
+        if received[name].tobytes() != value.tobytes()
+    ]
+    if bad:
+        raise format_error(
+            f"the meta-parameters of variables/ in {ARRAYS}",
+            f"others for {bad}",
+            "One of them was changed after the export: bring back what was "
+            "exported.",
         )
 
 

@@ -11,14 +11,17 @@ import collections
 import contextlib
 import contextvars
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 # A variable takes a millisecond to make. The shipped rules have at most 12.
 MAX_VARIABLES = 1000
+
+# The name of a dtype with its bits: "int8", "bfloat16", "float8_e5m2".
+_NUMBER = re.compile(r"(?:u?int|b?float)(\d+)(?:_\w+)?")
 
 # Called with the name, shape and dtype of a variable; raises to refuse it.
 Budget = Callable[[str | None, tuple[int, ...], str], None]
@@ -116,7 +119,11 @@ def size_in_bytes(shape: Sequence[int], dtype: str) -> int:
     Raises:
         TypeError: If there is no such dtype of numbers.
     """
-    kind = tf.as_dtype(dtype)
-    if not (kind.is_floating or kind.is_integer or kind.is_bool):
+    try:
+        kind = keras.backend.standardize_dtype(dtype)
+    except ValueError as error:
+        raise TypeError(f"{dtype!r} is no dtype") from error
+    digits = _NUMBER.fullmatch(kind)
+    if digits is None and kind != "bool":
         raise TypeError(f"{dtype!r} is no dtype of numbers")
-    return math.prod(shape) * kind.size
+    return math.prod(shape) * (int(digits[1]) // 8 if digits else 1)

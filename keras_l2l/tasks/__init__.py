@@ -1,5 +1,9 @@
 """Tasks: distributions of optimizees with their data."""
 
+from keras_l2l import checks
+
+checks.needs_tensorflow("`keras_l2l.tasks` needs")
+
 from keras_l2l.tasks.analytic import Analytic
 from keras_l2l.tasks.augmentation import (
     GradientNoise,

@@ -19,6 +19,7 @@ HOOKS = {
     "_apply_weight_decay": ["variables"],
     "_use_weight_decay": ["variable"],
     "_all_reduce_sum_gradients": ["grads_and_vars"],
+    "_backend_update_step": ["grads", "trainable_variables", "learning_rate"],
     "_distributed_tf_update_step": [
         "distribution",
         "grads_and_vars",
@@ -54,6 +55,7 @@ def test_keras_calls_the_hooks_in_this_order(monkeypatch):
     optimizer.apply([tf.constant([1.0])], [keras.Variable([1.0])])
     expected = [
         "_apply_weight_decay",
+        "_backend_update_step",
         "_all_reduce_sum_gradients",
         "_distributed_tf_update_step",
         # Ours, within the step.

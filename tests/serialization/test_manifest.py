@@ -224,6 +224,20 @@ def test_hostile_configuration(lstm, planted_module_was_imported, changes):
     assert not planted_module_was_imported()
 
 
+def test_arguments_of_a_newer_keras_are_ignored_at_none(lstm):
+    initializer = {
+        "module": "keras.initializers",
+        "class_name": "GlorotUniform",
+        "config": {"seed": None, "of_a_newer_version": None},
+    }
+    edit_config(lstm, kernel_initializer=initializer)
+    assert load_rule(lstm).count_params() > 0
+    initializer["config"]["of_a_newer_version"] = 1
+    edit_config(lstm, kernel_initializer=initializer)
+    with pytest.raises(RuleFormatError, match="of_a_newer_version"):
+        load_rule(lstm)
+
+
 def test_custom_initializer_is_an_explicit_choice(tmp_path):
     @keras.saving.register_keras_serializable(package="another_package")
     class Tenths(keras.initializers.Initializer):

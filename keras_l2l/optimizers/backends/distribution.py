@@ -1,7 +1,5 @@
 """An optimizer under a `tf.distribute` strategy: what it can and cannot do."""
 
-import contextlib
-
 import tensorflow as tf
 
 _MIRRORED = (
@@ -89,17 +87,3 @@ def _refused_surroundings():
             return "`steps_per_execution` greater than 1"
         graph = getattr(graph, "outer_graph", None)
     return None
-
-
-def scope_of_variables():
-    """Leaves a function that `fit()` traces, to create variables outside.
-
-    Inside, each takes long to create, and under XLA none may begin with a
-    large constant. Those of replicas cannot leave it.
-
-    Returns:
-        A context manager.
-    """
-    if tf.distribute.has_strategy():
-        return contextlib.nullcontext()
-    return tf.init_scope()
