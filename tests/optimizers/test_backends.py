@@ -104,6 +104,7 @@ assert not [name for name in sys.modules if name.startswith("tensorflow.")]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_what_needs_tensorflow_says_so(backend):
     run(backend, "-c", REFUSALS)
@@ -118,14 +119,15 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import keras
 import numpy as np
 
-from tests.optimizers.backend_runs import fit, model_of
 import keras_l2l
+from keras_l2l import rules
+from tests.optimizers.backend_runs import fit, model_of
 
-one = fit(model_of(keras_l2l.L2LOptimizer()), 2)
+one = fit(model_of(keras_l2l.L2LOptimizer(rules.Adam(0.01))), 2)
 devices = keras.distribution.list_devices()
 assert len(devices) == 2
 keras.distribution.set_distribution(keras.distribution.DataParallel(devices))
-two = fit(model_of(keras_l2l.L2LOptimizer()), 2)
+two = fit(model_of(keras_l2l.L2LOptimizer(rules.Adam(0.01))), 2)
 for first, second in zip(one, two, strict=True):
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
 """
