@@ -126,7 +126,7 @@ from tests.optimizers.backend_runs import fit, model_of
 one = fit(model_of(keras_l2l.L2LOptimizer(rules.Adam(0.01))), 2)
 devices = keras.distribution.list_devices()
 assert len(devices) == 2
-keras.distribution.set_distribution(keras.distribution.DataParallel(devices))
+keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
 two = fit(model_of(keras_l2l.L2LOptimizer(rules.Adam(0.01))), 2)
 for first, second in zip(one, two, strict=True):
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
