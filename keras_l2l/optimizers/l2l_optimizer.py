@@ -250,7 +250,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         """
         if not backend.is_known(self._iterations):
             return  # It failed on JAX, with an error that none may hide.
-        if int(ops.convert_to_numpy(self.iterations)):
+        if int(backend.read(self.iterations)):
             super().finalize_variable_values(var_list)
         self._report()
 
