@@ -248,9 +248,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         Args:
             var_list: List of the trainable variables of the model.
         """
-        if not backend.is_known(self._iterations):
-            return  # It failed on JAX, with an error that none may hide.
-        if int(backend.read(self.iterations)):
+        # On JAX a training may have failed: no other error may hide that.
+        is_known = backend.is_known(self._iterations)
+        if is_known and int(backend.read(self.iterations)):
             super().finalize_variable_values(var_list)
         self._report()
 
@@ -345,9 +345,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self._strategy is not None:
             # Sums up the gradients of all replicas, and calls what follows.
-            super()._backend_update_step(
-                grads, trainable_variables, learning_rate
-            )
+            arguments = (grads, trainable_variables, learning_rate)
+            super()._backend_update_step(*arguments)
             return
         with backend.no_gradient():
             self._update(
