@@ -89,7 +89,8 @@ class MetaGradientEstimator(abc.ABC):
             carry: From `start`, or from the last estimate of the episode.
             meta_loss: A `MetaLoss`.
             seed: Integer tensor `[2]`, for estimators that draw random
-                numbers.
+                numbers. For a `BatchedTask` `[K, 2]`, one for each optimizee,
+                whose numbers must depend on its own seed alone.
 
         Returns:
             An `Estimate`.

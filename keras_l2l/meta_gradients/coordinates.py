@@ -98,14 +98,14 @@ def all_coordinates(parameter, optimizees):
     return Coordinates(tf.repeat(tf.range(optimizees), length))
 
 
-def sample_coordinates(size, optimizees, share, seed, padding=0):
+def sample_coordinates(size, share, seeds, block, padding=0):
     """Draws a random share of a block's coordinates, without replacement.
 
     Args:
         size: Integer. Coordinates of each optimizee in the block.
-        optimizees: Integer, `K`.
         share: Float in (0, 1).
-        seed: Integer tensor `[2]`.
+        seeds: Integer tensor `[K, 2]`, one for each optimizee.
+        block: Integer, folded into the seeds.
         padding: Integer. The last coordinates, which are no optimizee's.
             Defaults to `0`.
 
@@ -114,8 +114,13 @@ def sample_coordinates(size, optimizees, share, seed, padding=0):
         The sum of the importance weights of each optimizee is the number of
         its coordinates.
     """
-    drawn = math.ceil(share * size)
-    lots = tf.random.stateless_uniform([optimizees, size - padding], seed)
+    optimizees, drawn = seeds.shape[0], math.ceil(share * size)
+
+    def draw(seed):
+        seed = tf.random.fold_in(seed, block)
+        return tf.random.stateless_uniform([size - padding], seed)
+
+    lots = tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
     # Padding is drawn when nothing else is left.
     lots = tf.pad(lots, [[0, 0], [0, padding]], constant_values=-1.0)
     lots, columns = tf.math.top_k(lots, drawn, sorted=False)

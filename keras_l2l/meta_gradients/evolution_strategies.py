@@ -73,8 +73,22 @@ class _Antithetic(MetaGradientEstimator):
         """The carry of one optimizee."""
         return start(rule, task, seed)
 
-    def _draw(self, rule, seed, batch=()):
-        """Perturbations of each of the meta-parameters, `[*batch, …]`."""
+    def _draw(self, rule, seed):
+        """Perturbations of each of the meta-parameters.
+
+        Those of `K` optimizees are `[K, …]`: each draws by its own seed, so
+        that it matters to none which others are in its batch.
+        """
+        if seed.shape.rank == 2:
+            specs = [
+                tf.TensorSpec(v.shape, v.dtype)
+                for v in rule.trainable_variables
+            ]
+            return tf.map_fn(
+                lambda one: self._draw(rule, one),
+                seed,
+                fn_output_signature=specs,
+            )
         names = [v.name for v in rule.trainable_variables]
         chosen = names if self.meta_parameters is None else self.meta_parameters
         if unknown := sorted(set(chosen) - set(names)):
@@ -82,10 +96,10 @@ class _Antithetic(MetaGradientEstimator):
                 "Argument `meta_parameters` must hold names of the rule's "
                 f"trainable variables, {names}. Received: {unknown}"
             )
-        # Folded in, as a sum would be the seed of a neighbouring group.
+        # Folded in, as a sum would be the seed of a neighbouring slot.
         return [
             tf.random.stateless_normal(
-                (*batch, *v.shape),
+                v.shape,
                 tf.random.fold_in(seed, index),
                 0.0,
                 self.stddev,
@@ -187,11 +201,6 @@ def _perturbed(rule, perturbation):
     return [v.value + p for v, p in zip(rule.trainable_variables, perturbation)]
 
 
-def _batch(task):
-    """The axes in front of a carry's own."""
-    return (task.count,) if isinstance(task, BatchedTask) else ()
-
-
 class AntitheticES(_Antithetic):
     """Antithetic evolution strategies over one unroll.
 
@@ -231,11 +240,11 @@ class AntitheticES(_Antithetic):
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
-        perturbation = self._draw(rule, seed, _batch(task))
+        perturbation = self._draw(rule, seed)
         zeros = [tf.zeros_like(p) for p in perturbation]
         # The last particle is the optimizee that goes on.
         particles = [carry] * 3
-        axis = len(_batch(task))
+        axis = 1 if isinstance(task, BatchedTask) else 0
         if self.vectorize:
             particles = tf.nest.map_structure(
                 lambda leaf: tf.stack([leaf] * 3, axis), carry
@@ -300,7 +309,7 @@ class PersistentES(_Antithetic):
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
-        drawn = self._draw(rule, seed, _batch(task))
+        drawn = self._draw(rule, seed)
         carries, losses = self._train(
             rule, task, carry.carries, meta_loss, [drawn, [-p for p in drawn]]
         )

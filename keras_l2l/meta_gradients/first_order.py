@@ -124,7 +124,8 @@ def gradient_in_two_passes(
         meta_loss: A `MetaLoss`.
         share: Float in (0, 1]. Share of the coordinates, for a rule with
             independent coordinates.
-        seed: Integer tensor `[2]`, of the coordinates that are drawn.
+        seed: Integer tensor `[2]`, of the coordinates that are drawn; `[K, 2]`
+            for a `BatchedTask`.
         memory_budget: Integer, in bytes, for all records.
 
     Returns:
@@ -300,9 +301,9 @@ def _sample(rule, task, parts, share, seed):
     for index, part in enumerate(parts):
         rows, coordinates = sample_coordinates(
             part.parameter.shape[0] // optimizees,
-            optimizees,
             share,
-            tf.random.fold_in(seed, index),
+            tf.reshape(seed, [optimizees, 2]),
+            index,
             padding if index == len(parts) - 1 else 0,
         )
         samples.append(part.gather(rows, coordinates))

@@ -135,7 +135,11 @@ def test_the_meta_gradient_is_the_sum_of_those_that_contribute(
     )
     estimate = _run(
         lambda c: estimator(
-            rule, together, c, _MetaLossOfSome(WEIGHTS, KEPT), SEED
+            rule,
+            together,
+            c,
+            _MetaLossOfSome(WEIGHTS, KEPT),
+            tf.stack([SEED] * len(SEEDS)),
         ),
         start(rule, together, SEEDS),
     )

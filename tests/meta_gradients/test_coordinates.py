@@ -26,9 +26,8 @@ def test_importance_weights_are_unbiased(
 ):
     """Each coordinate's weight is one over its probability to be drawn."""
     padding = min(padding, size - 1)
-    rows, coordinates = sample_coordinates(
-        size, optimizees, share, tf.constant([seed, 0]), padding
-    )
+    seeds = tf.constant([[seed, slot] for slot in range(optimizees)])
+    rows, coordinates = sample_coordinates(size, share, seeds, 0, padding)
     weights = coordinates.importance_weights.numpy()
     assert len(np.unique(rows)) == len(rows)
     ids = (
@@ -45,6 +44,17 @@ def test_importance_weights_are_unbiased(
     for optimizee in range(optimizees):
         total = weights[ids == optimizee].sum()
         np.testing.assert_allclose(total, size - padding, rtol=1e-5)
+
+
+def test_an_optimizee_draws_the_same_in_any_batch():
+    def draw(seeds):
+        rows, _ = sample_coordinates(40, 0.3, tf.constant(seeds), 2)
+        return np.reshape(rows, [len(seeds), -1]) % 40
+
+    together = draw([[3, 0], [3, 1], [3, 2]])
+    assert (together[0] != together[1]).any()
+    np.testing.assert_array_equal(draw([[3, 2], [3, 0]]), together[[2, 0]])
+    np.testing.assert_array_equal(draw([[3, 1]]), together[[1]])
 
 
 def _part(values, coordinates):

@@ -122,17 +122,18 @@ def test_particles_side_by_side_are_those_alone(kind):
     carry = together.start(rule, batch, seeds)
     carries = [alone.start(rule, task, seed) for seed in seeds]
     for step in range(2):
-        seed = tf.constant([step, 0])
-        drawn = together._draw(rule, seed, (3,))
+        draws = tf.constant([[step, index] for index in range(3)])
         result = together(
-            rule, batch, carry, MetaLoss(tf.ones([UNROLL, 3])), seed
+            rule, batch, carry, MetaLoss(tf.ones([UNROLL, 3])), draws
         )
         total = [tf.zeros_like(v) for v in rule.trainable_variables]
         for index in range(3):
-            # What the batch draws, for one after the other.
-            alone._draw = lambda *_, i=index, drawn=drawn: [d[i] for d in drawn]
             one = alone(
-                rule, task, carries[index], MetaLoss(tf.ones(UNROLL)), seed
+                rule,
+                task,
+                carries[index],
+                MetaLoss(tf.ones(UNROLL)),
+                draws[index],
             )
             carries[index] = one.carry
             total = [a + b for a, b in zip(total, one.gradients)]
