@@ -13,7 +13,9 @@ _ADDED_SETTINGS = {"meta_loss": 0.0}
 class Backup(keras.callbacks.Callback):
     """Writes a backup after each epoch, and resumes a run from it.
 
-    It must be the last callback, so that it sees what the others did.
+    It must be the last callback, so that it sees what the others did. One
+    process of several, the chief, reads and writes the file, which holds the
+    optimizees of all: another number of processes can go on from it.
 
     Args:
         path: A `pathlib.Path`, the file.
@@ -21,20 +23,26 @@ class Backup(keras.callbacks.Callback):
         pool: An `EpisodePool`.
         schedule: A `HorizonSchedule`.
         best: A `KeepBest`.
+        replicas: A `Replicas`.
     """
 
-    def __init__(self, path, config, pool, schedule, best):
+    def __init__(self, path, config, pool, schedule, best, replicas):
         super().__init__()
         self._path = path
         self._config = config
         self._pool = pool
         self._schedule = schedule
         self._best = best
+        self._replicas = replicas
 
     def on_train_begin(self, logs=None):
-        if not self._path.exists():
+        content = None
+        if self._replicas.is_chief and self._path.exists():
+            content = self._path.read_bytes()
+        content = self._replicas.broadcast(content)
+        if content is None:
             return
-        arrays, document = checkpoint.read(self._path)
+        arrays, document = checkpoint.parse(content, self._path)
         self._check_settings(document)
         try:
             self._restore(arrays, document)
@@ -46,6 +54,8 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         arrays, outer_loop = self._pool.state()
+        if not self._replicas.is_chief:
+            return
         variables = [keras.ops.convert_to_numpy(v) for v in self._variables()]
         best = self._best.weights or []
         checkpoint.write(

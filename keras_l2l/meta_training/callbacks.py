@@ -126,6 +126,21 @@ class AdvanceCurriculum(keras.callbacks.Callback):
             self._best.update_if_better(self._validate.meta_loss().mean)
 
 
+class AgreeToStop(keras.callbacks.Callback):
+    """Ends the run in all processes if a callback of one wants to.
+
+    Args:
+        replicas: A `Replicas`.
+    """
+
+    def __init__(self, replicas):
+        super().__init__()
+        self._replicas = replicas
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = self._replicas.any(self.model.stop_training)
+
+
 class CheckDivergence(keras.callbacks.Callback):
     """Warns after the first epoch in which every unroll diverged."""
 

@@ -6,12 +6,13 @@ its size, whatever it claims to hold.
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -59,8 +60,27 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no backup, or was changed.
     """
-    with open(path, "rb") as file, errors_name_backup(path):
-        named = _read_arrays(file)
+    with open(path, "rb") as file:
+        return parse(file.read(), path)
+
+
+def parse(
+    content: bytes, path: str | os.PathLike[str]
+) -> tuple[list[np.ndarray], Any]:
+    """Reads a backup from the content of its file, as `read`.
+
+    Args:
+        content: Bytes.
+        path: String or path of the file, for errors.
+
+    Returns:
+        Tuple `(arrays, document)`.
+
+    Raises:
+        ValueError: If it is no backup, or was changed.
+    """
+    with errors_name_backup(path):
+        named = _read_arrays(content)
         digest = named.pop(_DIGEST, None)  # Older backups have none.
         if digest is not None and digest.tobytes() != _digest(named).tobytes():
             raise ValueError("it was changed after it was written")
@@ -98,15 +118,15 @@ def _digest(named: dict[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(result.digest(), np.uint8)
 
 
-def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
     """Reads all arrays of an uncompressed `.npz` file."""
+    file = io.BytesIO(content)
     # NumPy takes any other file for a pickle, and offers to run it.
     if not zipfile.is_zipfile(file):
         raise ValueError("it is incomplete, or no backup")
-    size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > size:
+        if sum(entry.file_size for entry in entries) > len(content):
             raise ValueError("it is smaller than its parts")
         return {
             entry.filename.removesuffix(".npy"): _read_array(archive, entry)

@@ -11,7 +11,7 @@ def write_average(rule, optimizer):
         optimizer: The meta-optimizer, a `keras.optimizers.Optimizer`.
     """
     # Before the first step the average is zero.
-    if int(optimizer.iterations) > 0:
+    if optimizer.iterations.numpy() > 0:
         optimizer.finalize_variable_values(rule.trainable_variables)
 
 

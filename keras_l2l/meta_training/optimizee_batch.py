@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_l2l.inner_loop.batched_task import BatchedTask
+from keras_l2l.meta_training.replicas import replica_of
 
 
 @dataclasses.dataclass
@@ -28,6 +29,12 @@ class EpisodeSlot:
     running: bool = False
     episodes: int = 0
 
+    def begin(self, length):
+        """Begins the next episode."""
+        self.length, self.position = length, 0
+        self.first_loss, self.running = math.nan, True
+        self.episodes += 1
+
 
 @dataclasses.dataclass
 class OptimizeeBatch:
@@ -35,9 +42,9 @@ class OptimizeeBatch:
 
     Attributes:
         task_index: Integer. Index of their task.
-        task: A `Task`; a `BatchedTask` if there are several slots.
+        task: A `Task`, or a `BatchedTask` of the `K` optimizees.
         slots: List of `K` `EpisodeSlot`.
-        first_slot: Integer. Number of the first slot among those of all
+        numbers: List of `K` integers, the slots' numbers among those of all
             batches.
         carry: The estimator's carry for all optimizees; `None` while no slot
             is running.
@@ -46,37 +53,119 @@ class OptimizeeBatch:
     task_index: int
     task: Any
     slots: list[EpisodeSlot]
-    first_slot: int
+    numbers: list[int]
     carry: Any = None
 
     @property
-    def idle_rows(self):
-        """Indices of the slots that have no optimizee."""
-        return [i for i, slot in enumerate(self.slots) if not slot.running]
+    def is_batched(self):
+        """Whether tensors have the axis `[K]`."""
+        return isinstance(self.task, BatchedTask)
 
     @property
     def is_running(self):
         """Whether any slot has an optimizee."""
         return any(slot.running for slot in self.slots)
 
-    def start(self, estimator, rule, rows, seeds):
+    def share(self, replica, replicas):
+        """The part of the batch that one of several replicas trains.
+
+        Args:
+            replica: Integer, the index of the replica.
+            replicas: Integer, the number of replicas.
+
+        Returns:
+            An `OptimizeeBatch` with some of the same slots, perhaps none,
+            and with the carry of these.
+        """
+        rows = [
+            row
+            for row, number in enumerate(self.numbers)
+            if replica_of(number, replicas) == replica
+        ]
+        if len(rows) == len(self.slots):
+            return self
+        task = self.task
+        if self.is_batched:
+            # In the same blocks of coordinates, however few there are.
+            task = BatchedTask(task.task, len(rows), task.largest_count)
+        share = OptimizeeBatch(
+            self.task_index,
+            task,
+            [self.slots[row] for row in rows],
+            [self.numbers[row] for row in rows],
+        )
+        if self.carry is not None and share.is_running:
+            share.carry = tf.nest.map_structure(
+                lambda leaf: _take_rows(leaf, rows, len(self.slots)),
+                self.carry,
+            )
+        return share
+
+    def start(self, estimator, rule, seeds):
         """Puts fresh optimizees into some slots.
 
         Args:
             estimator: A `MetaGradientEstimator`.
             rule: An `UpdateRule`.
-            rows: List of integers, the slots' indices in this batch.
-            seeds: List of integers, one for each of `rows`.
+            seeds: Dict from numbers of slots, in any batches, to the seeds of
+                the episodes that begin there.
         """
-        if len(self.slots) == 1:
+        rows = [row for row, n in enumerate(self.numbers) if n in seeds]
+        seeds = [seeds[self.numbers[row]] for row in rows]
+        if not rows:
+            return
+        if not self.is_batched:
             self.carry = estimator.start(rule, self.task, seeds[0])
             return
-        task = BatchedTask(self.task.task, len(rows), self.task.count)
+        task = BatchedTask(self.task.task, len(rows), self.task.largest_count)
         fresh = estimator.start(rule, task, seeds)
         if self.carry is None:
             self.carry = fresh
         else:
             self.carry = _with_rows(self.carry, rows, fresh, len(self.slots))
+
+    def release(self):
+        """Drops the carry if no slot is running."""
+        if not self.is_running:
+            self.carry = None
+
+    def carry_specs(self, estimator, rule):
+        """The shapes of a carry.
+
+        Args:
+            estimator: A `MetaGradientEstimator`.
+            rule: An `UpdateRule`.
+
+        Returns:
+            List of `tf.TensorSpec`, in the order of `tf.nest.flatten`.
+        """
+        dummy_seeds = [0] * len(self.slots) if self.is_batched else 0
+        carry = estimator.start(rule, self.task, dummy_seeds)
+        return [
+            tf.TensorSpec(leaf.shape, leaf.dtype)
+            for leaf in tf.nest.flatten(carry)
+        ]
+
+    def gather(self, shares, specs):
+        """The carry of the whole batch, of those of its shares.
+
+        Args:
+            shares: List of `OptimizeeBatch`, from `share`.
+            specs: From `carry_specs`.
+
+        Returns:
+            List of arrays, zero in the slots of other shares.
+        """
+        count, arrays = len(self.slots), []
+        for spec in specs:
+            columns = spec.shape.num_elements() // count
+            arrays.append(np.zeros([count, columns], spec.dtype.as_numpy_dtype))
+        for share in shares:
+            rows = [self.numbers.index(number) for number in share.numbers]
+            if share.carry is not None:
+                for array, leaf in zip(arrays, tf.nest.flatten(share.carry)):
+                    array[rows] = np.reshape(leaf, [len(rows), -1])
+        return [np.reshape(a, s.shape) for a, s in zip(arrays, specs)]
 
     def carry_like(self, estimator, rule, arrays):
         """The carry that arrays hold, in the order of `tf.nest.flatten`.
@@ -92,7 +181,7 @@ class OptimizeeBatch:
         Raises:
             ValueError: If an array has another shape than its tensor.
         """
-        dummy_seeds = [0] * len(self.slots) if len(self.slots) > 1 else 0
+        dummy_seeds = [0] * len(self.slots) if self.is_batched else 0
 
         def restored(leaf):
             array = next(arrays)
@@ -107,6 +196,18 @@ class OptimizeeBatch:
             restored, estimator.start(rule, self.task, dummy_seeds)
         )
 
+    def seeds(self, step):
+        """What an estimator draws by: it depends on step and slot alone.
+
+        Args:
+            step: Integer, the number of the outer step.
+
+        Returns:
+            Integer tensor `[K, 2]`; `[2]` without the axis of optimizees.
+        """
+        seeds = [[step, number] for number in self.numbers]
+        return tf.constant(seeds if self.is_batched else seeds[0])
+
     def weights(self, loss_weights, unroll):
         """The weights of the losses of the next unroll.
 
@@ -115,7 +216,7 @@ class OptimizeeBatch:
             unroll: Integer.
 
         Returns:
-            Tensor `[unroll, K]`; `[unroll]` if there is one slot.
+            Tensor `[unroll, K]`; `[unroll]` without the axis of optimizees.
         """
         columns = [
             loss_weights[slot.position : slot.position + unroll]
@@ -124,7 +225,7 @@ class OptimizeeBatch:
         return self._like_losses(np.transpose(columns))
 
     def first_losses(self):
-        """The first losses: a tensor `[K]`; a scalar if there is one slot."""
+        """The first losses: a tensor `[K]`; a scalar without that axis."""
         return self._like_losses([slot.first_loss for slot in self.slots])
 
     def advance(self, unroll, first_losses, diverged):
@@ -132,23 +233,28 @@ class OptimizeeBatch:
 
         Args:
             unroll: Integer.
-            first_losses: Tensor like `first_losses()`.
+            first_losses: Array `[K]`.
             diverged: Array of booleans `[K]`.
         """
         for slot, first_loss, has_diverged in zip(
-            self.slots, np.atleast_1d(first_losses), diverged
+            self.slots, first_losses, diverged
         ):
             slot.first_loss = float(first_loss)
             slot.position += unroll
             if has_diverged or slot.position >= slot.length:
                 slot.running = False
-        if not self.is_running:
-            self.carry = None
 
     def _like_losses(self, values):
-        """A tensor without the last axis `[K]` if there is one slot."""
+        """A tensor, without the last axis `[K]` unless batched."""
         values = np.asarray(values, "float32")
-        return tf.constant(values if len(self.slots) > 1 else values[..., 0])
+        return tf.constant(values if self.is_batched else values[..., 0])
+
+
+def _take_rows(leaf, rows, count):
+    """Some rows of a tensor of the carry of `count` optimizees."""
+    taken = tf.gather(tf.reshape(leaf, [count, -1]), rows)
+    first = leaf.shape[0] // count * len(rows)
+    return tf.reshape(taken, [first, *leaf.shape[1:]])
 
 
 def _with_rows(carry, rows, fresh, count):

@@ -29,25 +29,26 @@ class OuterStepResult(NamedTuple):
     contributes: Any
 
 
-def compile_outer_step(config, task):
+def compile_outer_step(config, task, rule):
     """Makes a graph of the outer step of a batch.
 
     Args:
         config: A `MetaTrainingConfig`.
         task: A `Task`, or a `BatchedTask`.
+        rule: The `UpdateRule`, or a copy of it on another device.
 
     Returns:
         Function from a carry, the first losses of the episodes, the weights of
-        the meta-loss and a seed to an `OuterStepResult`.
+        the meta-loss and seeds to an `OuterStepResult`.
     """
     # No AutoGraph, as in Keras's own training. A partial, because TensorFlow
     # counts the traces of one Python function over all tasks and warns.
     return tf.function(
-        functools.partial(_outer_step, config, task), autograph=False
+        functools.partial(_outer_step, config, task, rule), autograph=False
     )
 
 
-def _outer_step(config, task, carry, first_losses, weights, seed):
+def _outer_step(config, task, rule, carry, first_losses, weights, seeds):
     estimator = config.estimator
     meta_loss = MetaLoss(
         weights,
@@ -56,9 +57,7 @@ def _outer_step(config, task, carry, first_losses, weights, seed):
         config.divergence_limit,
         config.held_out,
     )
-    losses, gradients, carry = estimator(
-        config.rule, task, carry, meta_loss, seed
-    )
+    losses, gradients, carry = estimator(rule, task, carry, meta_loss, seeds)
     losses = tf.cast(losses, tf.float32)
     diverged = meta_loss.has_diverged(losses)
     is_finite = tf.reduce_all(

@@ -28,6 +28,7 @@ from keras_l2l.meta_training.config import (
 from keras_l2l.meta_training.curriculum import Curriculum
 from keras_l2l.meta_training.episode_pool import EpisodePool
 from keras_l2l.meta_training.moving_average import write_average
+from keras_l2l.meta_training.replicas import Replicas
 from keras_l2l.meta_training.validation import Validation, ValidationLoss
 from keras_l2l.rules.base import UpdateRule
 from keras_l2l.tasks.base import Task
@@ -145,8 +146,12 @@ class MetaTrainer(keras.Model):
             seed=seed,
         )
         self._schedule = self._config.horizon_schedule()
-        self._pool = EpisodePool(self._config, self._schedule)
-        self._validation = Validation(self._config)
+        strategy = tf.distribute.get_strategy()
+        self._replicas = Replicas(
+            strategy if tf.distribute.has_strategy() else None, rule
+        )
+        self._pool = EpisodePool(self._config, self._schedule, self._replicas)
+        self._validation = Validation(self._config, self._replicas)
         self.rule = rule
         self.horizon = self._schedule.longest_horizon
         self.built = True
@@ -176,7 +181,9 @@ class MetaTrainer(keras.Model):
         super().compile(
             optimizer=optimizer, jit_compile=jit_compile, auto_scale_loss=False
         )
-        self._validation = Validation(self._config, bool(jit_compile))
+        self._validation = Validation(
+            self._config, self._replicas, bool(jit_compile)
+        )
         self.optimizer.build(self.rule.trainable_variables)
         # A partial, because TensorFlow counts the traces of one Python
         # function over all trainers and warns.
@@ -250,6 +257,7 @@ class MetaTrainer(keras.Model):
             raise ValueError(
                 "Call `trainer.compile(optimizer)` before `trainer.fit()`."
             )
+        self._replicas.check_scope()
         checks.positive_integers(epochs=epochs, steps_per_epoch=steps_per_epoch)
         own_callbacks.check_callbacks(callbacks)
         validate = self._validate(
@@ -269,7 +277,7 @@ class MetaTrainer(keras.Model):
                 divergence,
                 *after,
             ],
-            add_progbar=verbose != 0,
+            add_progbar=verbose != 0 and self.is_chief,
             model=self,
             verbose=1 if verbose == "auto" else verbose,
             epochs=epochs,
@@ -288,6 +296,16 @@ class MetaTrainer(keras.Model):
         callback_list.on_train_end()
         divergence.raise_if_all_diverged()
         return self.history
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one of a run that writes files.
+
+        Of several workers (`tf.distribute.MultiWorkerMirroredStrategy`) one
+        prints, keeps the backup and should export the rule. Without such a
+        strategy it is this process.
+        """
+        return self._replicas.is_chief
 
     def evaluate(
         self,
@@ -394,10 +412,18 @@ class MetaTrainer(keras.Model):
             after.append(
                 own_callbacks.AdvanceCurriculum(self._schedule, validate, best)
             )
+        after.append(own_callbacks.AgreeToStop(self._replicas))
         if backup_dir is not None:
             path = pathlib.Path(backup_dir) / _BACKUP_NAME
             after.append(
-                Backup(path, self._config, self._pool, self._schedule, best)
+                Backup(
+                    path,
+                    self._config,
+                    self._pool,
+                    self._schedule,
+                    best,
+                    self._replicas,
+                )
             )
         return before, after
 
@@ -418,7 +444,8 @@ class MetaTrainer(keras.Model):
                 "diverged": diverged,
             }
             callbacks.on_train_batch_end(step, logs)
-            if self.stop_training:
+            # Several workers agree on it at the end of the epoch.
+            if self.stop_training and self._replicas.workers == 1:
                 break
         if self._schedule.is_curriculum:
             logs["horizon"] = self._schedule.horizons[1]

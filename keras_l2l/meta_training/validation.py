@@ -32,11 +32,13 @@ class Validation:
 
     Args:
         config: A `MetaTrainingConfig`.
+        replicas: A `Replicas`, to which the optimizees are dealt.
         jit_compile: Boolean, see `MetaTrainer.compile`. Defaults to `False`.
     """
 
-    def __init__(self, config, jit_compile=False):
+    def __init__(self, config, replicas, jit_compile=False):
         self._config = config
+        self._replicas = replicas
         self._jit_compile = jit_compile
         self._functions = {}
 
@@ -56,10 +58,19 @@ class Validation:
             episode_seed(self._config.seed, "validation", index)
             for index in range(episodes)
         ]
-        losses = np.array(
-            [self._losses(task, seeds, weights, held_out) for task in tasks],
-            "float64",
-        )
+        count = self._replicas.count
+        losses = np.zeros([len(tasks), episodes])
+
+        def train(replica):
+            rows = slice(replica.index, None, count)
+            for losses_of_task, task in zip(losses, tasks):
+                if seeds[rows]:
+                    losses_of_task[rows] = self._losses(
+                        replica, task, seeds[rows], weights, held_out
+                    )
+
+        self._replicas.run(train)
+        losses = self._replicas.sum(losses)
         mean = float(losses.mean())
         if not math.isfinite(mean):
             return ValidationLoss(math.inf, math.nan)
@@ -69,39 +80,34 @@ class Validation:
         variance = losses.var(axis=1, ddof=1).sum() / episodes
         return ValidationLoss(mean, float(variance**0.5) / len(tasks))
 
-    def _losses(self, task, seeds, weights, held_out):
+    def _losses(self, replica, task, seeds, weights, held_out):
         """The meta-losses of some optimizees of a task, an array."""
-        rule = self._config.rule
-        carries = [start(rule, task, seed) for seed in seeds]
+        with self._replicas.lock:
+            carries = [start(replica.rule, task, seed) for seed in seeds]
         if self._config.estimator.vectorize:
             carries, weights = [stack(carries)], weights[:, np.newaxis]
         meta_loss = MetaLoss(
             tf.constant(weights, loss_dtype(carries[0])),
             transform=self._config.loss_transform,
         )
-        train = self._function(task, held_out)
+        train = functools.partial(
+            self._replicas.call_cached,
+            self._functions,
+            (replica.index, task, held_out),
+            functools.partial(self._compile, replica.rule, task, held_out),
+        )
         return np.ravel(
             [meta_loss(train(carry, len(weights))) for carry in carries]
         )
 
-    def _function(self, task, held_out):
-        """From a carry and a number of inner steps to losses."""
-        key = task, held_out
-        if key in self._functions:
-            return self._functions[key]
-        rule = self._config.rule
-        if self._config.estimator.vectorize:
-            run = tf.function(
-                functools.partial(unroll_side_by_side, rule, task),
-                autograph=False,
-                jit_compile=self._jit_compile,
-            )
-            self._functions[key] = lambda carry, steps: run(
-                carry, steps, held_out
-            )[1]
-        else:
+    def _compile(self, rule, task, held_out):
+        """A function from a carry and a number of inner steps to losses."""
+        if not self._config.estimator.vectorize:
             run = compile_unroll(rule, task, self._jit_compile, held_out)
-            self._functions[key] = lambda carry, steps: (
-                run(carry, steps)[1].losses
-            )
-        return self._functions[key]
+            return lambda carry, steps: run(carry, steps)[1].losses
+        run = tf.function(
+            functools.partial(unroll_side_by_side, rule, task),
+            autograph=False,
+            jit_compile=self._jit_compile,
+        )
+        return lambda carry, steps: run(carry, steps, held_out)[1]

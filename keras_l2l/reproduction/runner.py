@@ -8,8 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_l2l import evaluation
+from keras_l2l.meta_training import replicas
 from keras_l2l.meta_training.curriculum import Curriculum
 from keras_l2l.meta_training.epoch_log import EpochLog
 from keras_l2l.meta_training.trainer import MetaTrainer
@@ -32,6 +34,7 @@ def run(
     verbose: str | int = "auto",
     rule: UpdateRule | None = None,
     task: Task | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> pathlib.Path:
     """Meta-trains a rule by a recipe and exports it.
 
@@ -51,6 +54,10 @@ def run(
             `None`, a new one, as the recipe says.
         task: A `Task` to train on and to be scored at. Defaults to `None`,
             those of the recipe.
+        strategy: A `tf.distribute.Strategy`, to whose replicas the optimizees
+            are dealt. One process of several, the chief, writes and returns
+            when the rule is exported; so do the others. A given `rule` must
+            be created in its scope. Defaults to `None`.
 
     Returns:
         The `pathlib.Path` of the exported rule, `output_dir/NAME`.
@@ -70,7 +77,8 @@ def run(
     recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)
     if rule is None:
-        rule = make_rule(recipe)
+        with replicas.scope(strategy):
+            rule = make_rule(recipe)
     # Before the training, which would be in vain if the data of the score
     # were missing, or an argument of the last stage wrong.
     score_task = make_score_task(recipe) if task is None else task
@@ -85,10 +93,12 @@ def run(
             recipe.validation_arguments,
         )
     for stage in recipe.stages:
-        _make_trainer(rule, training_task, recipe, stage)
+        with replicas.scope(strategy):
+            _make_trainer(rule, training_task, recipe, stage)
     losses = []
     for index, stage in enumerate(recipe.stages):
-        trainer = _make_trainer(rule, training_task, recipe, stage)
+        with replicas.scope(strategy):
+            trainer = _make_trainer(rule, training_task, recipe, stage)
         history = trainer.fit(
             epochs=stage.epochs,
             steps_per_epoch=stage.steps_per_epoch,
@@ -105,19 +115,22 @@ def run(
             backup_dir=output_dir / f"backup-{index + 1}",
         )
         losses += history.history.get("val_loss", [])
-    scores = _score(rule, recipe, score_task, _SCORE_SEEDS)
-    if losses:
-        scores["validation_loss"] = min(losses)
     path = output_dir / recipe.name
-    rule.export(
-        path,
-        metadata={
-            "description": recipe.description,
-            "recipe": dataclasses.asdict(recipe),
-            "seed": recipe.seed,
-            "scores": scores,
-        },
-    )
+    if replicas.is_chief(strategy):
+        scores = _score(rule, recipe, score_task, _SCORE_SEEDS)
+        if losses:
+            scores["validation_loss"] = min(losses)
+        rule.export(
+            path,
+            metadata={
+                "description": recipe.description,
+                "recipe": dataclasses.asdict(recipe),
+                "seed": recipe.seed,
+                "scores": scores,
+            },
+        )
+    # A process that left early would look to the others like a lost one.
+    replicas.Replicas(strategy, rule).wait()
     return path
 
 

@@ -21,13 +21,20 @@ def _pool(**arguments):
     return trainer._pool
 
 
+def _start(pool, batch):
+    """Begins episodes in the idle slots of a batch."""
+    config = pool._config
+    seeds = pool._begin_episodes(batch)
+    batch.start(config.estimator, config.rule, seeds)
+
+
 def _begin(pool, rows=range(SLOTS)):
     """Fresh episodes in some slots: the seeds and lengths of all slots."""
     (batch,) = pool.batches
     for row in rows:
         batch.slots[row].running = False
         batch.slots[row].position = 2
-    pool._start_episodes(batch)
+    _start(pool, batch)
     lengths = [slot.length for slot in batch.slots]
     return list(zip(batch.carry.seed.numpy().tolist(), lengths))
 
@@ -93,6 +100,6 @@ def test_slots_are_numbered_over_all_batches(clipnorm):
     )
     seeds = []
     for batch in trainer._pool.batches:
-        trainer._pool._start_episodes(batch)
+        _start(trainer._pool, batch)
         seeds += batch.carry.seed.numpy().ravel().tolist()
     assert seeds == [episode_seed(0, "train", i) for i in range(2 * SLOTS)]
