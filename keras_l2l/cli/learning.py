@@ -8,14 +8,21 @@ from typing import Any
 import click
 
 from keras_l2l.cli import options
+from keras_l2l.cli import workers as processes
 from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import CommandError, interruptible, user_errors
+from keras_l2l.cli.keras_backend import import_keras
 from keras_l2l.reproduction import recipe_files
 
 _complete = options.complete("recipes")
 
 
-@command("meta-train", known=recipe_files.descriptions, known_title="Recipes")
+@command(
+    "meta-train",
+    known=recipe_files.descriptions,
+    known_title="Recipes",
+    needs_keras=False,
+)
 @click.argument("recipe", required=False, shell_complete=_complete)
 @options.user_task
 @options.rule(
@@ -46,13 +53,17 @@ _complete = options.complete("recipes")
 @options.seed(
     show_default="that of the recipe", help="Seed of rule and episodes."
 )
+@processes.option
+@click.pass_context
 def meta_train(
+    context: click.Context,
     recipe: str | None,
     output: pathlib.Path | None,
     epochs: int | None,
     steps_per_epoch: int | None,
     verbose: bool,
     seed: int | None,
+    workers: int | None,
     **own: Any,
 ) -> tuple[Any, list[Any]]:
     """Meta-train a rule and export it, by a recipe or on data of yours.
@@ -66,6 +77,16 @@ def meta_train(
     keras-l2l meta-train general
     keras-l2l meta-train --model mine.py:build_model --data mine.py:load_data
     """
+    if workers is not None and not processes.is_worker():
+        with interruptible(
+            "The epochs that had ended are kept; the same command goes on "
+            "from there."
+        ):
+            processes.launch(context, workers)
+        context.exit()
+    import_keras()
+    strategy = processes.make_strategy()
+    from keras_l2l.meta_training.replicas import is_chief
     from keras_l2l.reports import tables
     from keras_l2l.reproduction import runner
     from keras_l2l.serialization import saved_model
@@ -73,7 +94,7 @@ def meta_train(
     own = {name: value for name, value in own.items() if value is not None}
     arguments: dict[str, Any] = {}
     if recipe is None:
-        loaded, arguments = _own_recipe(own)
+        loaded, arguments = _own_recipe(own, strategy)
     elif own:
         raise CommandError(
             f"--{next(iter(own)).replace('_', '-')} does not go with the "
@@ -101,8 +122,11 @@ def meta_train(
             steps_per_epoch=steps_per_epoch,
             seed=seed,
             verbose=1 if verbose else 2,
+            strategy=strategy,
             **arguments,
         )
+    if not is_chief(strategy):
+        context.exit()
     manifest = saved_model.read_manifest(path)
     document = {
         "recipe": loaded.name,
@@ -113,9 +137,12 @@ def meta_train(
     return document, tables.detail_table(document)
 
 
-def _own_recipe(own: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _own_recipe(
+    own: dict[str, Any], strategy: Any
+) -> tuple[Any, dict[str, Any]]:
     """The recipe for a user's own files, with its rule and task."""
     from keras_l2l import presets
+    from keras_l2l.meta_training.replicas import scope
     from keras_l2l.reproduction.user_recipe import user_recipe
 
     if "data" not in own:
@@ -124,7 +151,8 @@ def _own_recipe(own: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         )
     name = own.pop("rule", presets.DEFAULT)
     horizon = {k: own.pop(k) for k in ("horizon",) if k in own}
-    rule = options.load_rule(name)
+    with scope(strategy):
+        rule = options.load_rule(name)
     task = options.make_user_task(**own)
     with user_errors(ValueError):
         made = user_recipe(rule, name, task, own, **horizon)

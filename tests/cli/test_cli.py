@@ -431,7 +431,8 @@ def test_meta_train(recipe_calls, here, exported, capsys):
     assert "test_loss: 0.25" in text
     nothing = {"epochs": None, "steps_per_epoch": None, "seed": None}
     default = str(pathlib.Path("runs", "lstm-digits"))
-    assert recipe_calls == [("lstm-digits", default, {**nothing, "verbose": 2})]
+    arguments = {**nothing, "verbose": 2, "strategy": None}
+    assert recipe_calls == [("lstm-digits", default, arguments)]
 
 
 def test_meta_train_as_json(recipe_calls, here, exported, capsys):
@@ -447,6 +448,7 @@ def test_meta_train_as_json(recipe_calls, here, exported, capsys):
         "scores": {"test_loss": 0.25},
     }
     arguments = {"epochs": 2, "steps_per_epoch": 3, "seed": 4, "verbose": 1}
+    arguments["strategy"] = None
     assert recipe_calls == [("lstm-digits", "out", arguments)]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from keras_l2l import load_rule
@@ -185,3 +186,37 @@ def test_a_process_has_the_allocator_of_tensorflow(monkeypatch, chosen):
         __main__.run()
     assert stop.value.code == 3
     assert os.environ == {name: chosen or "true"}
+
+
+@pytest.mark.slow
+def test_a_training_on_two_workers(tmp_path):
+    """Interrupted, begun anew, and with the numbers of one process."""
+    recipe = RECIPE.replace("unroll = 2", "unroll = 2\noptimizees = 2")
+    (tmp_path / "mine.toml").write_text(recipe)
+    command = ["meta-train", str(tmp_path / "mine.toml")]
+    together = [*command, "--output", str(tmp_path / "out"), "--workers", "2"]
+    backup = tmp_path / "out" / "backup-1" / "backup.npz"
+
+    def interruptible():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with start(*together, preexec_fn=interruptible) as process:
+        while not backup.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert error.count("\n") == 1
+    assert error.startswith("keras-l2l: interrupted. The epochs that had ended")
+
+    (tmp_path / "mine.toml").write_text(recipe.replace("1000", "2"))
+    backup.unlink()
+    status, output, error = run(*together, "--json")
+    assert (status, json.loads(output)["recipe"]) == (0, "mine"), error
+    status, *_ = run(*command, "--output", str(tmp_path / "alone"))
+    assert status == 0
+    received = load_rule(tmp_path / "out" / "mine").get_weights()
+    expected = load_rule(tmp_path / "alone" / "mine").get_weights()
+    for a, b in zip(received, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

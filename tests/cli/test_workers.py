@@ -1,0 +1,94 @@
+"""A command in several processes: what becomes of them, and of an error."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import click
+import pytest
+
+from keras_l2l.cli import workers
+from keras_l2l.cli.errors import CommandError
+
+# What a worker does, by its number. Each leaves a file with its process id.
+SCRIPT = """
+import json, os, pathlib, sys, time
+config = json.loads(os.environ["TF_CONFIG"])
+index = config["task"]["index"]
+assert len(set(config["cluster"]["worker"])) == 2
+pathlib.Path(sys.argv[1], str(index)).write_text(json.dumps(
+    [os.getpid(), os.environ["TF_NUM_INTRAOP_THREADS"]]))
+print("worker", index)
+"""
+SLEEP = "time.sleep(60)"
+
+
+def _run(directory, chief, other):
+    script = f"{SCRIPT}\nif index == 0: {chief}\nelse: {other}\n"
+    workers.run([sys.executable, "-c", script, str(directory)], 2)
+
+
+def _assert_all_ended(directory):
+    for index in range(2):
+        pid, _ = json.loads((directory / str(index)).read_text())
+        assert not pathlib.Path(f"/proc/{pid}").exists()
+
+
+def test_only_the_chief_prints(tmp_path, capfd):
+    _run(tmp_path, "pass", "pass")
+    assert capfd.readouterr().out == "worker 0\n"
+    cores = len(os.sched_getaffinity(0))
+    _, threads = json.loads((tmp_path / "1").read_text())
+    assert threads == str(max(1, cores // 2))
+    _assert_all_ended(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("chief", "other", "message"),
+    [
+        (
+            SLEEP,
+            "time.sleep(.2); os.kill(os.getpid(), 9)",
+            "worker 1 of 2 was ",
+        ),
+        (
+            "time.sleep(.2); os.kill(os.getpid(), 9)",
+            SLEEP,
+            "worker 0 of 2 was ",
+        ),
+        (
+            SLEEP,
+            "time.sleep(.2); sys.exit('no disk')",
+            "1 of 2 failed: no disk",
+        ),
+    ],
+)
+def test_a_worker_that_ends_ends_all(
+    tmp_path, monkeypatch, chief, other, message
+):
+    monkeypatch.setattr(workers, "_PATIENCE", 0.5)
+    with pytest.raises(CommandError, match=message):
+        _run(tmp_path, chief, other)
+    _assert_all_ended(tmp_path)
+
+
+def test_what_the_chief_reports_is_not_repeated(tmp_path):
+    with pytest.raises(click.exceptions.Exit) as error:
+        _run(tmp_path, "time.sleep(.2); sys.exit(2)", "sys.exit(2)")
+    assert error.value.exit_code == 2
+
+
+def test_an_interrupt_ends_all(tmp_path):
+    def interrupt():
+        while not all((tmp_path / str(i)).exists() for i in range(2)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, SLEEP, SLEEP)
+    _assert_all_ended(tmp_path)
