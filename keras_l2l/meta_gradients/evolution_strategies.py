@@ -106,7 +106,7 @@ class _Antithetic(MetaGradientEstimator):
                 v.dtype,
             )
             if v.name in chosen
-            else tf.zeros((*batch, *v.shape), v.dtype)
+            else tf.zeros(v.shape, v.dtype)
             for index, v in enumerate(rule.trainable_variables)
         ]
 
