@@ -53,6 +53,13 @@ class MetaTrainer(keras.Model):
     The seed and the length of an episode belong to its slot (one of
     `optimizees` for each task) and do not depend on other slots.
 
+    If rule, trainer and optimizer are created in the scope of a
+    `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`, the
+    optimizees are dealt to its replicas, and the numbers are the same for any
+    number of them. `fit` and `evaluate` are called outside the scope, in every
+    process. A callback that ends the training of several processes ends it
+    with the epoch.
+
     Args:
         rule: An `UpdateRule`. Trained in place.
         task: A `Task`, or a list of tasks, each of which takes part in every

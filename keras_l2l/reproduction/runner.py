@@ -76,6 +76,7 @@ def run(
     """
     recipe = _changed(recipe, epochs, steps_per_epoch, seed)
     output_dir = pathlib.Path(output_dir)
+    is_chief = replicas.is_chief(strategy)
     if rule is None:
         with replicas.scope(strategy):
             rule = make_rule(recipe)
@@ -93,12 +94,11 @@ def run(
             recipe.validation_arguments,
         )
     for stage in recipe.stages:
-        with replicas.scope(strategy):
-            _make_trainer(rule, training_task, recipe, stage)
+        _make_trainer(rule, training_task, recipe, stage, strategy)
     losses = []
     for index, stage in enumerate(recipe.stages):
-        with replicas.scope(strategy):
-            trainer = _make_trainer(rule, training_task, recipe, stage)
+        trainer = _make_trainer(rule, training_task, recipe, stage, strategy)
+        log = EpochLog(output_dir / f"meta-training-{index + 1}.csv")
         history = trainer.fit(
             epochs=stage.epochs,
             steps_per_epoch=stage.steps_per_epoch,
@@ -107,28 +107,17 @@ def run(
             validation_horizon=recipe.validation_horizon,
             validation_freq=stage.validation_freq or 1,
             validation_loss=recipe.validation_loss,
-            callbacks=[
-                *(callbacks or []),
-                EpochLog(output_dir / f"meta-training-{index + 1}.csv"),
-            ],
+            callbacks=[*(callbacks or []), *([log] if is_chief else [])],
             verbose=verbose,
             backup_dir=output_dir / f"backup-{index + 1}",
         )
         losses += history.history.get("val_loss", [])
     path = output_dir / recipe.name
-    if replicas.is_chief(strategy):
+    if is_chief:
         scores = _score(rule, recipe, score_task, _SCORE_SEEDS)
         if losses:
             scores["validation_loss"] = min(losses)
-        rule.export(
-            path,
-            metadata={
-                "description": recipe.description,
-                "recipe": dataclasses.asdict(recipe),
-                "seed": recipe.seed,
-                "scores": scores,
-            },
-        )
+        _export(rule, path, recipe, scores)
     # A process that left early would look to the others like a lost one.
     replicas.Replicas(strategy, rule).wait()
     return path
@@ -194,6 +183,23 @@ def make_score_task(recipe: Recipe) -> Task:
     )
 
 
+def _export(
+    rule: UpdateRule,
+    path: pathlib.Path,
+    recipe: Recipe,
+    scores: dict[str, Any],
+) -> None:
+    rule.export(
+        path,
+        metadata={
+            "description": recipe.description,
+            "recipe": dataclasses.asdict(recipe),
+            "seed": recipe.seed,
+            "scores": scores,
+        },
+    )
+
+
 def _score(
     rule: UpdateRule, recipe: Recipe, task: Task, seeds: int
 ) -> dict[str, Any]:
@@ -230,6 +236,17 @@ def _changed(
 
 
 def _make_trainer(
+    rule: UpdateRule,
+    task: Task | list[Task],
+    recipe: Recipe,
+    stage: Stage,
+    strategy: tf.distribute.Strategy | None = None,
+) -> MetaTrainer:
+    with replicas.scope(strategy):
+        return _make_trainer_in_scope(rule, task, recipe, stage)
+
+
+def _make_trainer_in_scope(
     rule: UpdateRule, task: Task | list[Task], recipe: Recipe, stage: Stage
 ) -> MetaTrainer:
     horizon: Any = stage.horizon or recipe.horizon
