@@ -11,7 +11,6 @@ from keras_l2l.cli import options
 from keras_l2l.cli import workers as processes
 from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import CommandError, interruptible, user_errors
-from keras_l2l.cli.keras_backend import import_keras
 from keras_l2l.reproduction import recipe_files
 
 _complete = options.complete("recipes")
@@ -77,15 +76,7 @@ def meta_train(
     keras-l2l meta-train general
     keras-l2l meta-train --model mine.py:build_model --data mine.py:load_data
     """
-    if workers is not None and not processes.is_worker():
-        with interruptible(
-            "The epochs that had ended are kept; the same command goes on "
-            "from there."
-        ):
-            processes.launch(context, workers)
-        context.exit()
-    import_keras()
-    strategy = processes.make_strategy()
+    strategy = processes.join(context, workers)
     from keras_l2l.meta_training.replicas import is_chief
     from keras_l2l.reports import tables
     from keras_l2l.reproduction import runner

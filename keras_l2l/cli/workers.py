@@ -20,7 +20,8 @@ from typing import Any
 import click
 
 from keras_l2l.cli import streams
-from keras_l2l.cli.errors import CommandError
+from keras_l2l.cli.errors import CommandError, interruptible
+from keras_l2l.cli.keras_backend import import_keras
 
 _CLUSTER = "TF_CONFIG"
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -37,23 +38,33 @@ option: Callable[..., Any] = click.option(
 )
 
 
-def is_worker() -> bool:
-    """Whether this process is one of several."""
-    return _CLUSTER in os.environ
+def join(context: click.Context, workers: int | None) -> Any:
+    """Joins the other workers, and starts Keras.
 
+    A process that is none of them starts them, and ends when they do.
 
-def make_strategy() -> Any:
-    """Joins the other processes, before TensorFlow's first operation.
+    Args:
+        context: The command's context.
+        workers: Integer, the number of processes to start, or `None`.
 
     Returns:
         A `tf.distribute.MultiWorkerMirroredStrategy`; `None` for a process
         that is alone.
     """
-    if not is_worker():
+    is_worker = _CLUSTER in os.environ
+    if workers is not None and not is_worker:
+        with interruptible(
+            "The epochs that had ended are kept; the same command goes on "
+            "from there."
+        ):
+            launch(context, workers)
+        context.exit()
+    import_keras()
+    if not is_worker:
         return None
     import tensorflow as tf
 
-    # It logs lines about devices, as the import does.
+    # Before its first operation. It logs lines about devices.
     with streams.silent_stderr():
         return tf.distribute.MultiWorkerMirroredStrategy()
 

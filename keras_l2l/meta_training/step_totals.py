@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-# Of each slot: its meta-loss, its first loss, whether it diverged.
+# For each slot: its meta-loss, its first loss, whether it diverged.
 _FIGURES = 3
 
 
