@@ -8,9 +8,10 @@ apply the same update.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,8 @@ _SUPPORTED = (
 )
 
 
-class Replica(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Replica:
     """A replica that runs in this process.
 
     Attributes:
