@@ -30,7 +30,9 @@ class EpochLog(keras.callbacks.Callback):
         row = {
             **{key: logs[key] for key in COLUMNS if key in logs},
             "epoch": epoch + 1,
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(
+                keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+            ),
         }
         with self._path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
