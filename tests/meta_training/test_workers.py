@@ -49,7 +49,8 @@ def test_a_killed_worker_and_another_number_of_them(tmp_path):
     expected = train(4)
 
     processes = _start(str(tmp_path), "4", "2")
-    assert processes[1].wait() == -signal.SIGKILL
+    processes[1].communicate()
+    assert processes[1].returncode == -signal.SIGKILL
     begin = time.monotonic()
     _, errors = processes[0].communicate(timeout=SECONDS)
     assert processes[0].returncode not in (0, None), errors
@@ -71,5 +72,5 @@ def test_a_killed_worker_and_another_number_of_them(tmp_path):
             assert set(received) == set(expected)
             for name, values in expected.items():
                 np.testing.assert_allclose(
-                    received[name], values, rtol=1e-5, err_msg=name
+                    received[name], values, rtol=1e-4, err_msg=name
                 )
