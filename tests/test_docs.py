@@ -62,7 +62,7 @@ def test_the_code_of_a_page(page, tmp_path, monkeypatch):
 
 
 # Pages with a few lines that belong into a program of the reader's.
-FRAGMENTS = {"docs/general.md", "docs/index.md"}
+FRAGMENTS = {"docs/distribution.md", "docs/general.md", "docs/index.md"}
 
 
 def test_pages_with_code_are_run():
