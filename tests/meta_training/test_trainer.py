@@ -84,6 +84,7 @@ def test_keras_callbacks(tmp_path):
     assert set(history.history) == {
         "loss",
         "val_loss",
+        "val_loss_standard_error",
         "diverged",
         "inner_steps_per_second",
         "learning_rate",
