@@ -4,7 +4,7 @@ A model's first step, its further steps and the peak memory of its process,
 under `fit()`'s own train function:
 
     python benchmarks/cost.py
-    python benchmarks/cost.py --models mlp convnet --optimizers Adam general
+    python benchmarks/cost.py --models mlp convnet --optimizers Adam L2L
 
 Each row is a process of its own on one core; the rows of a model take turns.
 Processor time is that of all threads. Images are random: only time counts.
@@ -134,17 +134,10 @@ def _muon():
     return keras.optimizers.Muon()
 
 
-def _general(guard=True):
+def _l2l(guard=True):
     from keras_l2l import L2LOptimizer
 
     return L2LOptimizer(guard=guard)
-
-
-def _second():
-    from keras_l2l import L2LOptimizer, rules
-
-    rule = rules.Hierarchical(units=8, coordinate_units=4, version=2)
-    return L2LOptimizer(rule)
 
 
 def _mlp():
@@ -279,9 +272,8 @@ MODELS = {
 OPTIMIZERS = {
     "Adam": _adam,
     "Muon": _muon,
-    "general": _general,
-    "general, no guard": lambda: _general(guard=False),
-    "second version": _second,
+    "L2L": _l2l,
+    "L2L, no guard": lambda: _l2l(guard=False),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from workloads import first_calls, take_turns
 
-from keras_l2l import L2LOptimizer
+from keras_l2l import L2LOptimizer, presets
 
 REFERENCE = "keras.optimizers.Adam"
 # The variables of two networks: dense layers, and convolutions of stride 2.
@@ -31,11 +31,11 @@ def general_section(arguments):
         count = sum(tf.TensorShape(shape).num_elements() for shape in shapes)
         rows = {
             REFERENCE: _update(keras.optimizers.Adam(1e-3), shapes),
-            "general": _update(L2LOptimizer("general"), shapes),
-            "general, no guard": _update(
-                L2LOptimizer("general", guard=False), shapes
+            presets.DEFAULT: _update(L2LOptimizer(), shapes),
+            f"{presets.DEFAULT}, no guard": _update(
+                L2LOptimizer(guard=False), shapes
             ),
-            "general, jit": _update(L2LOptimizer("general"), shapes, True),
+            f"{presets.DEFAULT}, jit": _update(L2LOptimizer(), shapes, True),
         }
         first_calls(rows)
         seconds = take_turns(rows, arguments.repeats)
@@ -62,7 +62,7 @@ def _first_steps():
         }
         for name, optimizer in (
             (REFERENCE, keras.optimizers.Adam()),
-            ("general", L2LOptimizer("general")),
+            (presets.DEFAULT, L2LOptimizer()),
         )
     ]
 

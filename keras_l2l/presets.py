@@ -11,7 +11,7 @@ from keras_l2l import checks, packaged_files
 from keras_l2l.rules import UpdateRule, load_rule
 from keras_l2l.serialization import manifest
 
-DEFAULT = "general"
+DEFAULT = "general-2"
 # Beside the presets; `benchmarks/presets.py` writes it.
 AGAINST_ADAM = "against_adam.json"
 
@@ -65,7 +65,7 @@ def load(name=DEFAULT):
     """Loads a preset.
 
     Args:
-        name: String, one of `names()`. Defaults to `"general"`.
+        name: String, one of `names()`. Defaults to `"general-2"`.
 
     Returns:
         An `UpdateRule`.

@@ -28,7 +28,7 @@ def test_names_are_the_directories_that_hold_an_export(shelf):
     (shelf / "notes.txt").touch()
     (shelf / "plots").mkdir()
     rules.SGD().export(shelf / ".interrupted.old")
-    assert presets.names() == ("adam-quadratic", "general")
+    assert presets.names() == ("adam-quadratic", presets.DEFAULT)
 
 
 def test_presets_in_the_package_come_first(shelf, tmp_path, monkeypatch):
@@ -70,9 +70,9 @@ def test_describe(shelf):
 def test_unknown_name_lists_the_known_ones(shelf, function):
     with pytest.raises(ValueError, match="Did you mean 'adam-quadratic'") as e:
         function("adam_quadratic")
-    assert "['adam-quadratic', 'general']" in str(e.value)
-    with pytest.raises(ValueError, match=r"Received: name='\.\./general'"):
-        function("../general")
+    assert str(["adam-quadratic", presets.DEFAULT]) in str(e.value)
+    with pytest.raises(ValueError, match=r"Received: name='\.\./adam'"):
+        function("../adam")
     with pytest.raises(ValueError, match="one of"):
         function("zzz")
 
@@ -94,7 +94,8 @@ def test_resolve_rule(shelf, tmp_path, monkeypatch):
 def test_resolve_rule_errors(shelf, tmp_path):
     with pytest.raises(ValueError, match=r"existing directory.*Did you mean"):
         presets.resolve_rule("genreal")
-    with pytest.raises(ValueError, match=r"'adam-quadratic', 'general'"):
+    known = f"'adam-quadratic', '{presets.DEFAULT}'"
+    with pytest.raises(ValueError, match=known):
         presets.resolve_rule(str(tmp_path / "nothing"))
     with pytest.raises(FileNotFoundError):
         presets.resolve_rule(tmp_path / "nothing")

@@ -26,7 +26,7 @@ _complete = options.complete("recipes")
 @options.user_task
 @options.rule(
     default=None,
-    show_default="general",
+    show_default="general-2",
     help="With --data: the rule that is trained further.",
 )
 @options.count(

@@ -67,7 +67,7 @@ def rule(**options: Any) -> Callable[..., Any]:
     """The option `--rule`."""
     shown = {
         # The name of `presets.DEFAULT`, which is not imported for `--help`.
-        "default": "general",
+        "default": "general-2",
         "show_default": True,
         "help": "A preset, or the directory of an exported rule.",
     }

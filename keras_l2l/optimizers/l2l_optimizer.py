@@ -53,7 +53,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     Args:
         rule: A `keras_l2l.rules.UpdateRule`, the name of a preset, or the
             path of an exported rule. Defaults to the preset
-            `"general"`.
+            `"general-2"`.
         learning_rate: A float, a
             `keras.optimizers.schedules.LearningRateSchedule` instance, or a
             callable that takes no arguments and returns the value to use. A

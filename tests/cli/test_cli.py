@@ -57,7 +57,7 @@ def one_line_error(capsys, *arguments):
 def test_compare_with_its_defaults(shelf, here, capsys):
     assert main(["compare", *TINY]) == 0
     table = capsys.readouterr().out
-    for word in ("general", "SGD", "NAG", "RMSprop", "Adam", "digits"):
+    for word in (presets.DEFAULT, "SGD", "NAG", "RMSprop", "Adam", "digits"):
         assert word in table
     assert "Wrote" in table
     assert "l2l_compare" in table
@@ -195,7 +195,7 @@ def test_the_table_warns_of_weak_baselines(capsys):
             "'--seeds': 'many' is not a valid integer",
         ),
         (["compare", "--seed", "-1"], "-1 is not in the range x>=0"),
-        (["compare", "--rule", "genreal"], "mean 'general'?"),
+        (["compare", "--rule", "genreal-2"], "mean 'general-2'?"),
         (["compare", "--task", "quadratic", "--units", "3"], "--units"),
         (["compare", "--activation", "rellu"], "rellu"),
         (["compare", "--output", "a_file"], "--output must be writable"),
@@ -276,7 +276,7 @@ def test_a_full_disk_is_one_line(shelf, here, capsys, monkeypatch):
             "Nothing was changed: the same",
         ),
         (
-            ["inspect", "general"],
+            ["inspect", presets.DEFAULT],
             "keras_l2l.presets.resolve_rule",
             "Nothing was changed: the same",
         ),
@@ -334,13 +334,13 @@ def test_another_backend_is_refused(capsys, monkeypatch):
 def test_presets(shelf, capsys):
     assert main(["presets"]) == 0
     table = capsys.readouterr().out
-    assert "general" in table
+    assert presets.DEFAULT in table
     assert "Untrained." in table
     assert "  32  " in table  # two layers of two cells of two floats
     assert main(["presets", "--json", "--seed", "1"]) == 0
     (preset,) = json.loads(capsys.readouterr().out)
     assert preset == {
-        "name": "general",
+        "name": presets.DEFAULT,
         "description": "Untrained.",
         "parameters": rules.CoordinatewiseLSTM(units=2).count_params(),
         "scores": {"test_loss": 0.25},
@@ -360,14 +360,14 @@ def test_a_preset_has_one_figure(capsys):
 def test_a_figure_is_of_the_preset_as_it_is(shelf, capsys):
     figure = {
         **{"ratio": 0.5, "task": "toy", "steps": 10},
-        "manifest": presets.manifest_digest("general"),
+        "manifest": presets.manifest_digest(presets.DEFAULT),
     }
     file = shelf / presets.AGAINST_ADAM
-    file.write_text(json.dumps({"general": figure}))
+    file.write_text(json.dumps({presets.DEFAULT: figure}))
     (preset,) = presets.describe()
     assert preset.against_adam == {"ratio": 0.5, "task": "toy", "steps": 10}
-    assert presets.names() == ("general",)
-    manifest = shelf / "general" / "manifest.json"
+    assert presets.names() == (presets.DEFAULT,)
+    manifest = shelf / presets.DEFAULT / "manifest.json"
     manifest.write_text(manifest.read_text() + "\n")
     (preset,) = presets.describe()
     assert preset.against_adam is None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_l2l import rules
+from keras_l2l import presets, rules
 from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
 from tests.small_fit import compiled, fit, make
 
@@ -89,7 +89,7 @@ EMPTY_SHAPES = [(0, 4), (0,), (3, 0, 2)]
 
 
 @pytest.mark.parametrize("shape", EMPTY_SHAPES)
-@pytest.mark.parametrize("rule", ["general", rules.Adam(0.1)])
+@pytest.mark.parametrize("rule", [presets.DEFAULT, rules.Adam(0.1)])
 def test_variables_without_elements(rule, shape):
     kernel, empty = variable(), keras.Variable(np.zeros(shape, "float32"))
     optimizer = L2LOptimizer(rule, weight_decay=0.1, use_ema=True)
@@ -104,7 +104,7 @@ def test_variables_without_elements(rule, shape):
     optimizer.apply([ops.zeros(shape)], [empty])
 
 
-@pytest.mark.parametrize("rule", ["general", rules.Adam(0.1)])
+@pytest.mark.parametrize("rule", [presets.DEFAULT, rules.Adam(0.1)])
 def test_a_model_without_trainable_variables(rule):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.trainable = False
@@ -128,7 +128,7 @@ def test_variables_that_no_rule_can_train_are_refused_by_name(dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_variables_of_every_float_dtype_are_trained(dtype):
     kernel = keras.Variable(np.ones(2), dtype=dtype)
-    for rule in ("general", rules.Adam(0.1)):
+    for rule in (presets.DEFAULT, rules.Adam(0.1)):
         before = kernel.numpy()
         optimizer = L2LOptimizer(rule, weight_decay=0.01, use_ema=True)
         optimizer.apply([ops.ones((2,), dtype)], [kernel])
