@@ -67,7 +67,7 @@ comparison = compare(
     seeds=arguments.seeds,
     sweep_seeds=arguments.sweep_seeds,
     baselines={"Adam": BASELINES["Adam"]},
-    name="general",
+    name=presets.DEFAULT,
     progress=lambda name, done, total: print(f"{done}/{total} {name}"),
 )
 for summary in comparison.summaries():
