@@ -39,7 +39,8 @@ def run(
     """Meta-trains a rule by a recipe and exports it.
 
     A run that was stopped goes on from its last epoch when it is started
-    again with the same arguments.
+    again with the same arguments. With a validation, the rule ends with the
+    meta-parameters that it began with, if those that it learned are no better.
 
     Args:
         recipe: A `Recipe`.
@@ -95,7 +96,7 @@ def run(
         )
     for stage in recipe.stages:
         _make_trainer(rule, training_task, recipe, stage, strategy)
-    losses = []
+    first_weights, losses = rule.get_weights(), []
     for index, stage in enumerate(recipe.stages):
         trainer = _make_trainer(rule, training_task, recipe, stage, strategy)
         log = EpochLog(output_dir / f"meta-training-{index + 1}.csv")
@@ -112,15 +113,46 @@ def run(
             backup_dir=output_dir / f"backup-{index + 1}",
         )
         losses += history.history.get("val_loss", [])
-    path = output_dir / recipe.name
+    path, validation_loss = output_dir / recipe.name, None
+    if losses:
+        validation_loss = _keep_better(
+            rule,
+            first_weights,
+            lambda: trainer.evaluate(
+                validation_task,
+                recipe.validation_episodes,
+                recipe.validation_horizon,
+                recipe.validation_loss,
+            ),
+        )
     if is_chief:
         scores = _score(rule, recipe, score_task, _SCORE_SEEDS)
-        if losses:
-            scores["validation_loss"] = min(losses)
+        if validation_loss is not None:
+            scores["validation_loss"] = validation_loss
         _export(rule, path, recipe, scores)
     # A process that left early would look to the others like a lost one.
     replicas.Replicas(strategy, rule).wait()
     return path
+
+
+def _keep_better(rule, weights, evaluate):
+    """Gives a rule these weights if they are as good as its own.
+
+    Args:
+        rule: An `UpdateRule`, changed in place.
+        weights: List of arrays.
+        evaluate: Function without arguments, the loss of the rule as it is.
+
+    Returns:
+        A float, the loss of the weights that the rule ends with.
+    """
+    learned, loss = rule.get_weights(), evaluate()
+    rule.set_weights(weights)
+    first_loss = evaluate()
+    if first_loss <= loss:
+        return first_loss
+    rule.set_weights(learned)
+    return loss
 
 
 def score(

@@ -89,6 +89,29 @@ def test_a_recipe_runs_resumes_and_scores(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("rate", [1e-3, 1e3])
+def test_a_run_never_ends_worse_than_it_began(tmp_path, rate):
+    rule = rules.SGD(0.01)
+    recipe = dataclasses.replace(
+        recipe_files.load("lstm-digits"),
+        horizon=20,
+        validation_episodes=2,
+        stages=(Stage(unroll=5, learning_rate=rate, decay_epochs=1000),),
+        score_steps=(10,),
+    )
+    runner.run(
+        recipe,
+        tmp_path,
+        epochs=1,
+        steps_per_epoch=4,
+        verbose=0,
+        rule=rule,
+        task=tasks.Quadratic(dimensions=3),
+    )
+    is_first = float(rule.learning_rate) == pytest.approx(0.01, rel=1e-6)
+    assert is_first == (rate == 1e3)
+
+
 def test_the_last_stage_is_checked_before_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(MetaTrainer, "fit", None)
     stages = (Stage(), Stage(unroll=30))  # the horizon is no multiple of 30
