@@ -85,15 +85,7 @@ def run(
     # were missing, or an argument of the last stage wrong.
     score_task = make_score_task(recipe) if task is None else task
     training_task = make_task(recipe) if task is None else task
-    # By default fresh optimizees on the training data: the test data stay
-    # unseen.
-    validation_task = training_task
-    if recipe.validation_task is not None:
-        validation_task = components.make_tasks(
-            "validation_task",
-            recipe.validation_task,
-            recipe.validation_arguments,
-        )
+    validation_task = _make_validation_task(recipe, training_task)
     for stage in recipe.stages:
         _make_trainer(rule, training_task, recipe, stage, strategy)
     first_weights, losses = rule.get_weights(), []
@@ -133,6 +125,15 @@ def run(
     # A process that left early would look to the others like a lost one.
     replicas.Replicas(strategy, rule).wait()
     return path
+
+
+def _make_validation_task(recipe, training_task):
+    """By default that of the training: the test data stay unseen."""
+    if recipe.validation_task is None:
+        return training_task
+    return components.make_tasks(
+        "validation_task", recipe.validation_task, recipe.validation_arguments
+    )
 
 
 def _keep_better(rule, weights, evaluate):

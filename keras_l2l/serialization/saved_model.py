@@ -209,11 +209,9 @@ def _refuse_what_is_no_export(path):
 def _read_variables(path, listed):
     """Dict of arrays, of the listed shapes and dtypes."""
     file = Path(path, ARRAYS)
-    if keras.config.backend() == "tensorflow":
+    has_checkpoint = keras.config.backend() == "tensorflow"
+    if has_checkpoint:
         values = _read_checkpoint(path, listed)
-        # Exports of earlier versions have none.
-        if file.exists():
-            _check_equal(_read_arrays(file, listed), values)
     elif file.exists():
         values = _read_arrays(file, listed)
     else:
@@ -227,6 +225,9 @@ def _read_variables(path, listed):
         raise format_error(
             "finite meta-parameters", f"NaN or infinity in {bad}"
         )
+    # Exports of earlier versions have no arrays beside the checkpoint.
+    if has_checkpoint and file.exists():
+        _check_equal(_read_arrays(file, listed), values)
     return values
 
 

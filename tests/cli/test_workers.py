@@ -88,7 +88,12 @@ def test_an_interrupt_ends_all(tmp_path):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path, SLEEP, SLEEP)
+    # A job in the background is born deaf to it.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, SLEEP, SLEEP)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     _assert_all_ended(tmp_path)
