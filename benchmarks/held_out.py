@@ -228,7 +228,7 @@ def _ratings():
             ]
             self(np.zeros((1, 2), "int32"))
 
-        def call(self, pairs):
+        def call(self, pairs, training=False):
             users, items = pairs[:, 0], pairs[:, 1]
             user, user_bias = (table(users) for table in self.tables[:2])
             item, item_bias = (table(items) for table in self.tables[2:])
