@@ -62,7 +62,7 @@ def directory(tmp_path_factory):
     return path
 
 
-@pytest.mark.large
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_numbers_are_those_of_tensorflow(directory, backend):
     """Rules, presets, options and the guard; `fit`, and files of TensorFlow.
