@@ -14,6 +14,25 @@ from keras_l2l.inner_loop.episode import loss_dtype, unpack
 _FIRST_HELD_OUT = 2**30
 
 
+def dense_gradients(tape, loss, parameters):
+    """Gradients as tensors, zero where the loss does not depend on one.
+
+    Args:
+        tape: A `tf.GradientTape`.
+        loss: Tensor.
+        parameters: List of tensors. An embedding gives `IndexedSlices`.
+
+    Returns:
+        List of tensors shaped as `parameters`.
+    """
+    gradients = tape.gradient(
+        loss,
+        parameters,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
 def outer_loss(rule, task, carry, inner_loss, held_out):
     """The outer loss of an optimizee, whose model state stays as it is.
 
@@ -62,14 +81,7 @@ def outer_loss_and_gradients(rule, task, carry, inner, held_out):
     with tf.GradientTape() as tape:
         tape.watch(carry.parameters)
         loss = outer_loss(rule, task, carry, tf.zeros_like(inner[0]), held_out)
-    gradients = [
-        tf.convert_to_tensor(gradient)
-        for gradient in tape.gradient(
-            loss,
-            carry.parameters,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-    ]
+    gradients = dense_gradients(tape, loss, carry.parameters)
     if held_out == 1.0:
         return loss, gradients
     # The part of the training data has its gradients already.

@@ -8,7 +8,11 @@ import tensorflow as tf
 from keras_l2l.execution.compiled_step import compile_rule
 from keras_l2l.execution.partition import by_blocks
 from keras_l2l.inner_loop.episode import Carry, loss_dtype, unpack
-from keras_l2l.inner_loop.outer_loss import outer_loss, outer_loss_and_gradients
+from keras_l2l.inner_loop.outer_loss import (
+    dense_gradients,
+    outer_loss,
+    outer_loss_and_gradients,
+)
 
 
 class Trajectory(NamedTuple):
@@ -178,16 +182,7 @@ def loss_and_gradients(rule, task, carry):
         loss, model_state = task.loss(
             unpack(rule, task, carry.parameters), carry.model_state, batch
         )
-    # Zero where the loss does not depend on a parameter; dense where an
-    # embedding gives `IndexedSlices`.
-    gradients = [
-        tf.convert_to_tensor(gradient)
-        for gradient in tape.gradient(
-            loss,
-            carry.parameters,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-    ]
+    gradients = dense_gradients(tape, loss, carry.parameters)
     return tf.cast(loss, loss_dtype(carry)), gradients, list(model_state)
 
 

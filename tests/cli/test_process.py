@@ -134,6 +134,11 @@ def test_a_backend_that_there_is_not():
     assert "must be 'tensorflow' or unset. Received: 'numpie'" in error
 
 
+def _interruptible():
+    """For a child, also where the test's own process is not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_a_training_survives_its_reader_and_goes_on_after_ctrl_c(tmp_path):
     (tmp_path / "mine.toml").write_text(RECIPE)
@@ -141,10 +146,7 @@ def test_a_training_survives_its_reader_and_goes_on_after_ctrl_c(tmp_path):
     command += ["--output", str(tmp_path / "out")]
     backup = tmp_path / "out" / "backup-1" / "backup.npz"
 
-    def interruptible():  # also where the test's own process is not
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with start(*command, preexec_fn=interruptible) as process:
+    with start(*command, preexec_fn=_interruptible) as process:
         assert process.stdout.readline()
         process.stdout.close()  # as `head -1` does
         for _ in range(2):  # epochs that end after that
@@ -197,10 +199,7 @@ def test_a_training_on_two_workers(tmp_path):
     together = [*command, "--output", str(tmp_path / "out"), "--workers", "2"]
     backup = tmp_path / "out" / "backup-1" / "backup.npz"
 
-    def interruptible():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with start(*together, preexec_fn=interruptible) as process:
+    with start(*together, preexec_fn=_interruptible) as process:
         while not backup.exists():
             assert process.poll() is None
             time.sleep(0.01)
