@@ -268,6 +268,15 @@ def test_weights_do_not_decay_in_a_step_that_is_left_out():
     assert changed == {"iteration", "guard_skipped", "guard_streak"}
 
 
+def _descend(rule, steps):
+    """The square of a variable after some steps on one device."""
+    variable = keras.Variable([1.0, 2.0])
+    optimizer = make(rule=rule)
+    for _ in range(steps):
+        optimizer.apply([2.0 * variable.value], [variable])
+    return np.square(variable.numpy()).sum()
+
+
 @pytest.mark.parametrize("value", [np.nan, 1e9], ids=["NaN", "huge"])
 @pytest.mark.parametrize(
     "rule", [None, presets.DEFAULT], ids=["Adam", "default"]
@@ -295,7 +304,9 @@ def test_on_replicas(value, rule):
         step(tf.constant(bad, tf.float32))
     copies = strategy.experimental_local_results(variable.value)
     np.testing.assert_array_equal(copies[0], copies[1])
-    assert np.square(copies[0]).sum() < 0.05
+    # No worse than on the 90 good steps alone, and some of it is progress.
+    good = _descend(rule, steps=90)
+    assert np.square(copies[0]).sum() < 1.01 * good < 0.2
     assert optimizer.interventions == {"skipped": 10, "rewound": 0}
 
 
