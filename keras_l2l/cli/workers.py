@@ -97,11 +97,11 @@ def run(command: list[str], workers: int) -> None:
         tempfile.TemporaryDirectory() as directory,
         _processes(command, workers, pathlib.Path(directory)) as processes,
     ):
-        while any(process.poll() is None for process in processes):
-            if any(process.returncode for process in processes):
+        while None in (statuses := [p.poll() for p in processes]):
+            if any(statuses):
                 _fail(processes, pathlib.Path(directory))
             time.sleep(_INTERVAL)
-        if any(process.returncode for process in processes):
+        if any(statuses):
             _fail(processes, pathlib.Path(directory))
 
 

@@ -24,7 +24,8 @@ pathlib.Path(sys.argv[1], str(index)).write_text(json.dumps(
     [os.getpid(), os.environ["TF_NUM_INTRAOP_THREADS"]]))
 print("worker", index)
 """
-SLEEP = "time.sleep(60)"
+# It waits, as for a partner that has gone, and says if nothing woke it.
+SLEEP = "time.sleep(30); pathlib.Path(sys.argv[1], 'waited').touch()"
 
 
 def _run(directory, chief, other):
@@ -36,6 +37,7 @@ def _assert_all_ended(directory):
     for index in range(2):
         pid, _ = json.loads((directory / str(index)).read_text())
         assert not pathlib.Path(f"/proc/{pid}").exists()
+    assert not (directory / "waited").exists()
 
 
 def test_only_the_chief_prints(tmp_path, capfd):
