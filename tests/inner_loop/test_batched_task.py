@@ -42,7 +42,7 @@ def _run(function, *arguments):
         "Quadratic-many",
         "KerasTask-mlp",
         "KerasTask-convnet",
-        "KerasTask-recurrent",
+        pytest.param("KerasTask-recurrent", marks=pytest.mark.slow),
         "KerasTask-two-by-two",
         "NeuralStyle",
         "GradientNoise-of-augmented",

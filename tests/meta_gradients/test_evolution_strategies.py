@@ -110,7 +110,10 @@ def test_xla_gives_the_same_estimate():
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", [AntitheticES, PersistentES])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(AntitheticES, marks=pytest.mark.slow), PersistentES],
+)
 def test_particles_side_by_side_are_those_alone(kind):
     """Two unrolls of three optimizees, whose estimates add up."""
     task = components.TASKS["KerasTask-convnet"]()

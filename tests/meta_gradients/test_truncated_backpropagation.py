@@ -50,7 +50,7 @@ def _relative_difference(a, b):
 
 
 def _pairs():
-    """Every task and every rule once; the other pairs are `large`."""
+    """Every task and every rule once; the other pairs are `slow`."""
     fast = {
         "KerasTask-mlp": "CoordinatewiseLSTM",
         "KerasTask-convnet": "Momentum",

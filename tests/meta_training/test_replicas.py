@@ -66,7 +66,17 @@ def _assert_same(received, expected, rtol):
         np.testing.assert_allclose(received[1][name], values, rtol=rtol)
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evolution",
+        "vectorized",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("backpropagation", "share")
+        ),
+    ],
+)
 def test_any_number_of_replicas_gives_the_same_numbers(name):
     expected = _fit(_trainer(1, ESTIMATORS[name]()))
     # Optimizees that are trained one by one are the same to the last bit.
@@ -83,6 +93,7 @@ def test_any_number_of_replicas_gives_the_same_numbers(name):
         _assert_same(_fit(trainer), expected, rtol)
 
 
+@pytest.mark.slow
 def test_another_number_of_replicas_goes_on_from_a_backup(tmp_path):
     expected = _fit(_trainer(use_ema=True), epochs=3)
     for epochs, replicas in enumerate((2, 1, 3), start=1):
