@@ -5,11 +5,12 @@ import hashlib
 import json
 import math
 import os
+import pathlib
 from typing import Any
 
 from keras_l2l import checks, packaged_files
 from keras_l2l.rules import UpdateRule, load_rule
-from keras_l2l.serialization import manifest
+from keras_l2l.serialization import hub, manifest
 
 DEFAULT = "general-2"
 # Beside the presets; `benchmarks/presets.py` writes it.
@@ -109,12 +110,13 @@ def manifest_digest(name):
 
 
 def resolve_rule(rule):
-    """The rule that is meant by a preset's name, a path, or the rule itself.
+    """The rule that is meant by a name, an address, a path, or the rule itself.
 
     Args:
-        rule: String, the name of a preset or else the path of a rule
-            export; a path object; or an `UpdateRule`, which is returned as
-            it is. A directory with the name of a preset is `"./NAME"`.
+        rule: String, the name of a preset, an address as for `load_rule`, or
+            else the path of a rule export; a path object; or an `UpdateRule`,
+            which is returned as it is. A directory with the name of a preset
+            is `"./NAME"`.
 
     Returns:
         An `UpdateRule`.
@@ -122,7 +124,8 @@ def resolve_rule(rule):
     Raises:
         TypeError: If `rule` is none of these.
         ValueError: If it is a string without preset or directory, or if the
-            directory is no rule export.
+            directory is no rule export. An address raises what `load_rule`
+            raises.
 
     Example:
 
@@ -130,10 +133,8 @@ def resolve_rule(rule):
     """
     if isinstance(rule, UpdateRule):
         return rule
-    if isinstance(rule, str):
-        return load_rule(_directory(rule))
-    if isinstance(rule, os.PathLike):
-        return load_rule(rule)
+    if isinstance(rule, (str, os.PathLike)):
+        return load_rule(locate(rule))
     raise TypeError(
         "Argument `rule` must be the name of a preset, the path of an "
         f"exported rule, or an `UpdateRule`. Received: {rule!r} "
@@ -141,18 +142,65 @@ def resolve_rule(rule):
     )
 
 
-def _directory(name):
+def locate(rule):
+    """The directory of a rule, which is downloaded if it is elsewhere.
+
+    Args:
+        rule: String or path object, as for `resolve_rule`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If it is a string without preset or directory. An address
+            raises what `load_rule` raises.
+
+    Example:
+
+    >>> keras_l2l.presets.locate("general").name
+    'general'
+    """
+    if not isinstance(rule, str):
+        return pathlib.Path(rule)
+    if hub.is_address(rule):
+        return hub.download(rule).path
     directories = packaged_files.find("presets")
-    if name in directories:
-        return directories[name]
-    if os.path.isdir(name):
-        return name
+    if rule in directories:
+        return directories[rule]
+    if os.path.isdir(rule):
+        return pathlib.Path(rule)
     raise ValueError(
         f"Argument `rule` must be a preset (one of {list(directories)}) or "
         "the path of an existing directory that `rule.export(path)` wrote. "
-        f"Received: {name!r}, which is neither."
-        f"{checks.did_you_mean(name, directories)}"
+        f"Received: {rule!r}, which is neither."
+        f"{checks.did_you_mean(rule, directories)}"
     )
+
+
+def pin(address):
+    """Pins an address to the revision that is the newest now.
+
+    Args:
+        address: String, as for `load_rule`.
+
+    Returns:
+        String, the address with a commit of Hugging Face, or with a version
+        of Kaggle: it means the same meta-parameters for ever.
+
+    Raises:
+        ValueError: If there is no such repository or revision, or no rule in
+            it.
+        ConnectionError: If it cannot be reached, and is not cached.
+        ImportError: If the client is not installed.
+
+    Example:
+
+    ```python
+    address = keras_l2l.presets.pin("hf://user/name")
+    model.compile(keras_l2l.L2LOptimizer(address), loss="mse")
+    ```
+    """
+    return hub.download(address).address
 
 
 def _figures():

@@ -11,6 +11,7 @@ from keras import ops
 
 import keras_l2l
 from keras_l2l import rules
+from tests.serialization import hub_server
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -58,7 +59,13 @@ def test_the_code_of_a_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What a command of the page would have written.
     rules.RNNprop(units=2).export("runs/digits/digits")
-    _run(page)
+    if "hf://" not in "".join(_blocks(page)):
+        _run(page)
+        return
+    pytest.importorskip("huggingface_hub")
+    with hub_server.serve(hub_server.Hub()) as url:
+        hub_server.become_hugging_face(url, tmp_path / "hub", monkeypatch)
+        _run(page)
 
 
 # Pages with a few lines that belong into a program of the reader's.

@@ -216,7 +216,7 @@ def inspect(rule: str, seed: int) -> tuple[Any, list[Any]]:
     from keras_l2l.serialization import saved_model
 
     loaded = options.load_rule(rule)
-    directory = presets.path(rule) if rule in presets.names() else rule
+    directory = presets.locate(rule)
     manifest = saved_model.read_manifest(directory)
     cost = measure_cost(loaded, seed=seed)
     document = {

@@ -69,7 +69,8 @@ def rule(**options: Any) -> Callable[..., Any]:
         # The name of `presets.DEFAULT`, which is not imported for `--help`.
         "default": "general-2",
         "show_default": True,
-        "help": "A preset, or the directory of an exported rule.",
+        "help": "A preset, the directory of an exported rule, or an address "
+        "hf://USER/NAME.",
     }
     return click.option("--rule", **{**_RULE, **shown, **options})
 
@@ -128,10 +129,10 @@ def chosen(
 
 
 def load_rule(name: str) -> "UpdateRule":
-    """The rule with the name of a preset, or in a directory."""
+    """The rule with the name of a preset, in a directory, or elsewhere."""
     from keras_l2l import presets
 
-    with user_errors(ValueError, OSError):
+    with user_errors(ValueError, OSError, ImportError):
         return presets.resolve_rule(name)
 
 

@@ -23,6 +23,7 @@ from keras_l2l.optimizers.keras_variables import (
 from keras_l2l.optimizers.state_variables import create_slots, initial_state
 from keras_l2l.rules import UpdateRule
 from keras_l2l.rules.parameter_groups import are_of_one_model
+from keras_l2l.serialization import hub
 from keras_l2l.serialization.digest import digest
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16")
@@ -51,9 +52,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     (`UpdateRule.evaluation_parameters`), but they are not it.
 
     Args:
-        rule: A `keras_l2l.rules.UpdateRule`, the name of a preset, or the
-            path of an exported rule. Defaults to the preset
-            `"general-2"`.
+        rule: A `keras_l2l.rules.UpdateRule`, the name of a preset, the path
+            of an exported rule, or an address as for `load_rule`:
+            `"hf://USER/NAME"`. Defaults to the preset `"general-2"`.
         learning_rate: A float, a
             `keras.optimizers.schedules.LearningRateSchedule` instance, or a
             callable that takes no arguments and returns the value to use. A
@@ -155,8 +156,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self._guard = Untracked(None)
         self._is_reported = False
         self._known_interventions = sum(self.interventions.values())
-        self.rule, self._preset = _resolve_rule(rule)
-        self._preset_digest = digest(self.rule)
+        self.rule, self._origin = _resolve_rule(rule)
+        self._first_digest = digest(self.rule)
         self._checkpointed = backend.checkpointed(self.rule.weights)
         # Paths of the variables as a rule that goes by them first saw them.
         self._paths = Untracked(None)
@@ -261,15 +262,14 @@ class L2LOptimizer(keras.optimizers.Optimizer):
             config["learning_rate"] = self._first_learning_rate
         # A `.keras` file may have brought other meta-parameters than those
         # that this version ships under the preset's name.
-        is_preset = self._preset and digest(self.rule) == self._preset_digest
+        is_first = digest(self.rule) == self._first_digest
+        origin = self._origin if is_first else None
         return {
             **config,
             "total_steps": self.total_steps,
             "state_dtype": self.state_dtype,
             "guard": self.guard,
-            "rule": (
-                self._preset if is_preset else rule_config.serialize(self.rule)
-            ),
+            "rule": rule_config.serialize(self.rule, origin),
             **({"paths": paths} if (paths := self._paths.value) else {}),
         }
 
@@ -293,16 +293,15 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         config = dict(config)
         # Keras answers a TypeError with the whole config on the screen.
         try:
-            if isinstance(config.get("rule"), dict):
-                config["rule"] = rule_config.deserialize(
-                    config["rule"], custom_objects
-                )
+            rule = config.pop("rule", presets.DEFAULT)
             paths = config.pop("paths", None)
+            config["rule"] = rule_config.deserialize(rule, custom_objects)
             optimizer = super().from_config(config, custom_objects)
         except TypeError as error:
             raise ValueError(
                 f"`{cls.__name__}` cannot be made from its config: {error}"
             ) from error
+        optimizer._origin = rule_config.source(rule) or optimizer._origin
         optimizer._paths = Untracked(paths)
         return optimizer
 
@@ -472,9 +471,12 @@ def _decay_weights(optimizer, variables, is_good, learning_rate):
 
 
 def _resolve_rule(rule):
-    """Returns a rule of one's own, and the name of its preset or `None`."""
+    """Returns a rule of one's own, and its preset or pinned address if any."""
     if isinstance(rule, UpdateRule):
         return rule.copy(), None
+    if hub.is_address(rule):
+        rule = presets.pin(rule)
+        return presets.resolve_rule(rule), rule
     if isinstance(rule, (str, os.PathLike)):
         is_preset = rule in presets.names()
         return presets.resolve_rule(rule), rule if is_preset else None

@@ -14,7 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_l2l import presets
 from keras_l2l.rules import UpdateRule
+from keras_l2l.serialization import hub
 from keras_l2l.serialization.configuration import build_rule
 from keras_l2l.serialization.digest import digest_of
 from keras_l2l.serialization.errors import RuleFormatError
@@ -27,19 +29,27 @@ _SIZE_LIMIT = 2**25  # bytes
 _EXPANSION_LIMIT = 10
 
 
-def serialize(rule: UpdateRule) -> dict[str, Any]:
+def serialize(
+    rule: UpdateRule, origin: str | None = None
+) -> dict[str, Any] | str:
     """Describes a rule by its class, configuration and meta-parameters.
 
     Args:
         rule: An `UpdateRule`.
+        origin: String, the preset or the pinned address that the rule is
+            equal to. Defaults to `None`, none.
 
     Returns:
-        Dict of what JSON has. Its `"digest"` is that of `digest.digest_of`,
-        and is missing if the configuration holds what JSON has not.
+        Dict of what JSON has; a preset is its name. Its `"digest"` is that of
+        `digest.digest_of`, and is missing if the configuration holds what
+        JSON has not. Its `"source"` is the address, for the reader: the
+        meta-parameters are in the dict.
 
     Raises:
         ValueError: If the rule has more variables than could be read back.
     """
+    if origin is not None and origin in presets.names():
+        return origin
     values = rule.get_weights()
     if len(values) > MAX_VARIABLES:
         raise ValueError(
@@ -60,26 +70,49 @@ def serialize(rule: UpdateRule) -> dict[str, Any]:
             base64.b64encode(zlib.compress(to_bytes(rule))).decode()
         ),
         **digest,
+        **({"source": origin} if origin else {}),
     }
 
 
+def source(config: Any) -> str | None:
+    """Reads from what address a rule came, which nothing is read from.
+
+    Args:
+        config: From `serialize`.
+
+    Returns:
+        A string; `None` if there is none.
+    """
+    address = config.get("source") if isinstance(config, dict) else None
+    return address if hub.is_address(address) else None
+
+
 def deserialize(
-    config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
-) -> UpdateRule:
+    config: Any, custom_objects: Mapping[str, Any] | None = None
+) -> Any:
     """Builds the rule that `serialize` described.
 
     Args:
-        config: Dict, from `serialize`.
+        config: From `serialize`, or anything else that names a rule.
         custom_objects: Dict from registered names to classes of rules and
             initializers, beside those that are registered with Keras.
             Defaults to `None`.
 
     Returns:
-        An `UpdateRule`.
+        An `UpdateRule`; the name of a preset or of a path as it is.
 
     Raises:
-        ValueError: If the config asks for what is not known, or is damaged.
+        ValueError: If the config asks for what is not known, or is damaged,
+            or asks for a download.
     """
+    if hub.is_address(config):
+        raise ValueError(
+            "The rule in the config of the optimizer must be in it, or a "
+            f"preset. Received: {config!r}. Nothing is downloaded because a "
+            "file says so: pass the address to `L2LOptimizer`"
+        )
+    if not isinstance(config, dict):
+        return config
     class_name = str(config.get("class_name"))
     data = _decode(config.get("meta_parameters"))
     inner = config.get("config")

@@ -3,6 +3,7 @@
 import abc
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_l2l.rules import preprocessing
+from keras_l2l.serialization import hub
 from keras_l2l.serialization.saved_model import export_rule
 from keras_l2l.serialization.variable_budget import (
     check_budget,
@@ -260,6 +262,44 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         True
         """
         export_rule(self, path, base_class=UpdateRule, metadata=metadata)
+
+    def push(
+        self,
+        address: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        private: bool | None = None,
+    ) -> str:
+        """Exports the rule and uploads it to Hugging Face, in one commit.
+
+        Args:
+            address: String, `"hf://USER/NAME"`, whose repository is created if
+                there is none; or `"hf://USER/NAME@BRANCH"`.
+            metadata: As for `export`. Defaults to `None`.
+            private: Boolean. Whether a repository that is created is private.
+                Defaults to `None`, as the account has it.
+
+        Returns:
+            String, the address with the new commit, which `L2LOptimizer` and
+            `load_rule` take.
+
+        Raises:
+            ValueError: If the address is none of Hugging Face, or if there is
+                no such repository or branch for this user.
+            ConnectionError: If the upload failed.
+            ImportError: If the extra `keras-l2l[hub]` is not installed.
+
+        Example:
+
+        ```python
+        address = rule.push("hf://user/name", metadata={"description": "…"})
+        optimizer = keras_l2l.L2LOptimizer(address)
+        ```
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "rule")
+            self.export(path, metadata=metadata)
+            return hub.upload(path, address, private)
 
 
 class CoordinatewiseRule(UpdateRule):
