@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from keras_l2l.cli import options
+from keras_l2l.cli import workers as processes
 from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import CommandError, interruptible, user_errors
 
@@ -140,7 +141,10 @@ def compare(
 @options.count("--sweep-seeds", default=2, help="Runs for each learning rate.")
 @options.output(default="l2l_benchmark", help="Where runs and report are kept.")
 @options.seed(default=0, help="Seed of all runs.")
+@processes.option(help="Share the runs among N processes of this machine.")
+@click.pass_context
 def benchmark(
+    context: click.Context,
     rule: str,
     suite: str,
     tasks: tuple[str, ...],
@@ -151,6 +155,7 @@ def benchmark(
     sweep_seeds: int,
     output: pathlib.Path,
     seed: int,
+    workers: int | None,
 ) -> tuple[Any, list[Any]]:
     """Compare a learned rule with others on unseen tasks.
 
@@ -179,25 +184,28 @@ def benchmark(
         )
         for name, task in chosen.items()
     }
-    with (
-        interruptible(
-            f"The runs that had ended are kept in {output}"
-            f"{os.sep}; the same command goes on from there."
+    run = functools.partial(
+        evaluation.run_benchmark,
+        directory=output / "runs",
+        seeds=seeds,
+        sweep_seeds=sweep_seeds,
+        seed=seed,
+        criterion=select,
+        progress=lambda run, done, total: print(
+            f"{done}/{total} {run}", file=sys.stderr
         ),
-        user_errors(ValueError, OSError),
-    ):
-        comparisons = evaluation.run_benchmark(
-            made,
-            specs,
-            output / "runs",
-            seeds=seeds,
-            sweep_seeds=sweep_seeds,
-            seed=seed,
-            criterion=select,
-            progress=lambda run, done, total: print(
-                f"{done}/{total} {run}", file=sys.stderr
-            ),
-        )
+    )
+    kept = (
+        f"The runs that had ended are kept in {output}{os.sep}; the same "
+        "command goes on from there"
+    )
+    with interruptible(f"{kept}."), user_errors(ValueError, OSError):
+        if workers is not None:
+            cases = _cases(made, specs)
+            processes.take_turns(
+                context, workers, cases, lambda c: run(*c), kept
+            )
+        comparisons = run(made, specs)
         files = reports.write_report(comparisons, output, reference)
     return reports.benchmark_document(comparisons, reference), [
         *reports.benchmark_tables(comparisons, reference),
@@ -282,6 +290,22 @@ def _make_task(name: str | None, settings: dict[str, Any]) -> Any:
 def _make_suite_task(name: str, task: Any, *directory: pathlib.Path) -> Any:
     with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
         return task.make(*directory)
+
+
+def _cases(
+    suite: dict[str, Any], specs: dict[str, Any]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Parts of a benchmark that do not depend on each other.
+
+    One optimizer on one task, as its learning rate is chosen before its runs.
+    All optimizers where a task keeps files of its own.
+    """
+    cases = []
+    for name, task in suite.items():
+        parts = [{key: spec} for key, spec in specs.items()]
+        for part in [specs] if task.uses_directory else parts:
+            cases.append(({name: task}, part))
+    return cases
 
 
 def _without_missing_data(suite: dict[str, Any]) -> dict[str, Any]:

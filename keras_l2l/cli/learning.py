@@ -52,7 +52,10 @@ _complete = options.complete("recipes")
 @options.seed(
     show_default="that of the recipe", help="Seed of rule and episodes."
 )
-@processes.option
+@processes.option(
+    help="Share the work among N processes of this machine; several machines "
+    "by TF_CONFIG."
+)
 @click.pass_context
 def meta_train(
     context: click.Context,

@@ -1,10 +1,13 @@
-"""A command in several processes, which share its work by `tf.distribute`.
+"""A command in several processes, which share its work.
 
-The environment variable `TF_CONFIG` tells a process of the others, on this
-machine or on many. Without it, `--workers N` starts them here.
+Those of one training go in step, by `tf.distribute`: the environment variable
+`TF_CONFIG` tells a process of the others, on this machine or on many. Without
+it, `--workers N` starts them here. Those that have cases which do not depend
+on each other take them in turn.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -14,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -24,17 +27,18 @@ from keras_l2l.cli.errors import CommandError, interruptible
 from keras_l2l.cli.keras_backend import import_keras
 
 _CLUSTER = "TF_CONFIG"
+_DIRECTORY = "KERAS_L2L_WORKERS"  # of this command's processes, while they run
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 # Seconds between two looks at the workers; for them to end by themselves.
 _INTERVAL, _PATIENCE = 0.1, 20.0
 
-option: Callable[..., Any] = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Share the work among N processes of this machine; several machines "
-    "by TF_CONFIG.",
+_EPOCHS_KEPT = (
+    "The epochs that had ended are kept; the same command goes on from there"
+)
+
+option = functools.partial(
+    click.option, "--workers", type=click.IntRange(min=1), metavar="N"
 )
 
 
@@ -53,11 +57,8 @@ def join(context: click.Context, workers: int | None) -> Any:
     """
     is_worker = _CLUSTER in os.environ
     if workers is not None and not is_worker:
-        with interruptible(
-            "The epochs that had ended are kept; the same command goes on "
-            "from there."
-        ):
-            launch(context, workers)
+        with interruptible(f"{_EPOCHS_KEPT}."):
+            launch(context, workers, _EPOCHS_KEPT)
         context.exit()
     import_keras()
     if not is_worker:
@@ -69,18 +70,54 @@ def join(context: click.Context, workers: int | None) -> Any:
         return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def launch(context: click.Context, workers: int) -> None:
+def take_turns(
+    context: click.Context,
+    workers: int,
+    cases: Sequence[Any],
+    run: Callable[[Any], Any],
+    kept: str,
+) -> None:
+    """Shares cases that do not depend on each other among processes.
+
+    Each takes the first case that no other has taken, until none is left, and
+    leaves its results in files. Returns in the process that starts the others,
+    when they have ended; they end here.
+
+    Args:
+        context: The command's context.
+        workers: Integer, the number of processes to start.
+        cases: Sequence, the same in all processes.
+        run: Function of a case.
+        kept: String, see `launch`.
+    """
+    if _DIRECTORY not in os.environ:
+        launch(context, workers, kept)
+        return
+    directory = pathlib.Path(os.environ[_DIRECTORY])
+    for number, case in enumerate(cases):
+        try:
+            (directory / f"case-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        run(case)
+    context.exit()
+
+
+def launch(context: click.Context, workers: int, kept: str) -> None:
     """Runs a command again, in processes of this machine.
 
     Args:
         context: The command's context.
         workers: Integer, the number of processes.
+        kept: String, a sentence without its full stop: what a run that was
+            stopped has kept, and how it goes on.
     """
     command = [sys.executable, "-m", "keras_l2l.cli"]
-    run([*command, str(context.info_name), *context.meta["arguments"]], workers)
+    arguments = [str(context.info_name), *context.meta["arguments"]]
+    run([*command, *arguments], workers, kept)
 
 
-def run(command: list[str], workers: int) -> None:
+def run(command: list[str], workers: int, kept: str) -> None:
     """Runs a command in processes of this machine, and waits for them.
 
     The first one, the chief, prints what the command prints.
@@ -88,6 +125,7 @@ def run(command: list[str], workers: int) -> None:
     Args:
         command: List of strings, a program and its arguments.
         workers: Integer, the number of processes.
+        kept: String, see `launch`.
 
     Raises:
         CommandError: If one of them was killed, or failed alone.
@@ -99,10 +137,10 @@ def run(command: list[str], workers: int) -> None:
     ):
         while None in (statuses := [p.poll() for p in processes]):
             if any(statuses):
-                _fail(processes, pathlib.Path(directory))
+                _fail(processes, pathlib.Path(directory), kept)
             time.sleep(_INTERVAL)
         if any(statuses):
-            _fail(processes, pathlib.Path(directory))
+            _fail(processes, pathlib.Path(directory), kept)
 
 
 @contextlib.contextmanager
@@ -121,6 +159,7 @@ def _processes(
             config = {"cluster": {"worker": cluster}, "task": task}
             environment = dict.fromkeys(_THREADS, str(threads)) | os.environ
             environment[_CLUSTER] = json.dumps(config)
+            environment[_DIRECTORY] = str(directory)
             with open(directory / str(index), "wb") as log:
                 processes.append(
                     subprocess.Popen(
@@ -142,7 +181,7 @@ def _processes(
 
 
 def _fail(
-    processes: list[subprocess.Popen[bytes]], directory: pathlib.Path
+    processes: list[subprocess.Popen[bytes]], directory: pathlib.Path, kept: str
 ) -> None:
     """Raises an error about workers of which one at least has failed."""
     deadline = time.monotonic() + _PATIENCE
@@ -152,8 +191,7 @@ def _fail(
         if process.poll() is not None and process.returncode < 0:
             raise CommandError(
                 f"worker {index} of {len(processes)} was ended by "
-                f"{signal.Signals(-process.returncode).name}. The epochs that "
-                "had ended are kept; the same command goes on from there"
+                f"{signal.Signals(-process.returncode).name}. {kept}"
             )
     if processes[0].returncode:
         raise click.exceptions.Exit(processes[0].returncode)

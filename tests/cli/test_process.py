@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -219,3 +220,44 @@ def test_a_training_on_two_workers(tmp_path):
     expected = load_rule(tmp_path / "alone" / "mine").get_weights()
     for a, b in zip(received, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_benchmark_on_two_workers(tmp_path):
+    """A worker is killed; begun anew, the runs are those of one process."""
+    command = ["benchmark", "--suite", "small", "--tasks", "iris-raw-linear"]
+    command += ["--optimizers", "Adam, untuned", "--seeds", "2", "--json"]
+    together = [*command, "--output", str(tmp_path / "out"), "--workers", "2"]
+    runs = tmp_path / "out" / "runs"
+
+    with start(*together) as process:
+        while not any(runs.rglob("*.json")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        worker = pathlib.Path(children).read_text().split()[-1]
+        os.kill(int(worker), signal.SIGKILL)
+        error = process.stderr.read().decode().splitlines()[-1]
+    assert process.returncode == 2
+    assert "of 2 was ended by SIGKILL. The runs that had ended are k" in error
+    assert error.endswith(f"{os.sep}; the same command goes on from there")
+
+    status, output, error = run(*together)
+    assert status == 0, error
+    status, alone, _ = run(*command, "--output", str(tmp_path / "alone"))
+    assert status == 0
+    results = [_without_times(json.loads(text)) for text in (output, alone)]
+    assert results[0] == results[1]
+    assert len(list(runs.rglob("*.json"))) == 8
+
+
+def _without_times(document):
+    if isinstance(document, list):
+        return [_without_times(value) for value in document]
+    if isinstance(document, dict):
+        return {
+            key: _without_times(value)
+            for key, value in document.items()
+            if "seconds" not in key
+        }
+    return document

@@ -30,7 +30,8 @@ SLEEP = "time.sleep(30); pathlib.Path(sys.argv[1], 'waited').touch()"
 
 def _run(directory, chief, other):
     script = f"{SCRIPT}\nif index == 0: {chief}\nelse: {other}\n"
-    workers.run([sys.executable, "-c", script, str(directory)], 2)
+    command = [sys.executable, "-c", script, str(directory)]
+    workers.run(command, 2, "All is kept")
 
 
 def _assert_all_ended(directory):
@@ -99,3 +100,22 @@ def test_an_interrupt_ends_all(tmp_path):
     finally:
         signal.signal(signal.SIGINT, handler)
     _assert_all_ended(tmp_path)
+
+
+def test_cases_are_taken_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_L2L_WORKERS", str(tmp_path))
+    done = []
+
+    def take_turns(worker, run=lambda case: None):
+        def record(case):
+            done.append((worker, case))
+            run(case)
+
+        with click.Context(click.Command("benchmark")) as context:
+            with pytest.raises(click.exceptions.Exit) as error:
+                workers.take_turns(context, 2, "abc", record, "All is kept")
+            assert error.value.exit_code == 0
+
+    # Another worker begins while the first one runs its first case.
+    take_turns(0, lambda case: take_turns(1))
+    assert done == [(0, "a"), (1, "b"), (1, "c")]
