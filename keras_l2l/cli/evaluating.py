@@ -175,37 +175,33 @@ def benchmark(
             "--optimizers", optimizers, evaluation.BENCHMARK_OPTIMIZERS
         ),
     }
-    chosen = options.chosen("--tasks", tasks, evaluation.SUITES[suite])
-    if suite == "small" and not tasks:
-        chosen = _without_missing_data(chosen)
-    made = {
-        name: dataclasses.replace(
-            task, make=functools.partial(_make_suite_task, name, task)
+    chosen = _suite_tasks(suite, tasks)
+
+    def run(case):
+        part, contenders = case
+        return evaluation.run_benchmark(
+            part,
+            contenders,
+            output / "runs",
+            seeds=seeds,
+            sweep_seeds=sweep_seeds,
+            seed=seed,
+            criterion=select,
+            progress=lambda run, done, total: print(
+                f"{done}/{total} {run}", file=sys.stderr
+            ),
         )
-        for name, task in chosen.items()
-    }
-    run = functools.partial(
-        evaluation.run_benchmark,
-        directory=output / "runs",
-        seeds=seeds,
-        sweep_seeds=sweep_seeds,
-        seed=seed,
-        criterion=select,
-        progress=lambda run, done, total: print(
-            f"{done}/{total} {run}", file=sys.stderr
-        ),
-    )
+
     kept = (
         f"The runs that had ended are kept in {output}{os.sep}; the same "
         "command goes on from there"
     )
     with interruptible(f"{kept}."), user_errors(ValueError, OSError):
         if workers is not None:
-            cases = _cases(made, specs)
             processes.take_turns(
-                context, workers, cases, lambda c: run(*c), kept
+                context, workers, _cases(chosen, specs), run, kept
             )
-        comparisons = run(made, specs)
+        comparisons = run((chosen, specs))
         files = reports.write_report(comparisons, output, reference)
     return reports.benchmark_document(comparisons, reference), [
         *reports.benchmark_tables(comparisons, reference),
@@ -285,6 +281,21 @@ def _make_task(name: str | None, settings: dict[str, Any]) -> Any:
     make = {"digits": tasks.digits_mlp, "mnist": tasks.mnist_mlp}[name]
     with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
         return make(**settings)
+
+
+def _suite_tasks(suite: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """The tasks that are chosen, whose errors name them."""
+    from keras_l2l import evaluation
+
+    chosen = options.chosen("--tasks", names, evaluation.SUITES[suite])
+    if suite == "small" and not names:
+        chosen = _without_missing_data(chosen)
+    return {
+        name: dataclasses.replace(
+            task, make=functools.partial(_make_suite_task, name, task)
+        )
+        for name, task in chosen.items()
+    }
 
 
 def _make_suite_task(name: str, task: Any, *directory: pathlib.Path) -> Any:
