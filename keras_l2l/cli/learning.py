@@ -49,6 +49,12 @@ _complete = options.complete("recipes")
     is_flag=True,
     help="Show a progress bar in place of a line an epoch.",
 )
+@click.option(
+    "--log-dir",
+    type=click.Path(path_type=pathlib.Path),
+    metavar="DIR",
+    help="Write the curves for TensorBoard while it runs.",
+)
 @options.seed(
     show_default="that of the recipe", help="Seed of rule and episodes."
 )
@@ -64,6 +70,7 @@ def meta_train(
     epochs: int | None,
     steps_per_epoch: int | None,
     verbose: bool,
+    log_dir: pathlib.Path | None,
     seed: int | None,
     workers: int | None,
     **own: Any,
@@ -81,9 +88,7 @@ def meta_train(
     """
     strategy = processes.join(context, workers)
     from keras_l2l.meta_training.replicas import is_chief
-    from keras_l2l.reports import tables
     from keras_l2l.reproduction import runner
-    from keras_l2l.serialization import saved_model
 
     own = {name: value for name, value in own.items() if value is not None}
     arguments: dict[str, Any] = {}
@@ -116,15 +121,44 @@ def meta_train(
             steps_per_epoch=steps_per_epoch,
             seed=seed,
             verbose=1 if verbose else 2,
+            callbacks=_callbacks(loaded, epochs, log_dir, strategy),
             strategy=strategy,
             **arguments,
         )
     if not is_chief(strategy):
         context.exit()
+    return _result(loaded.name, path, output / runner.REPORT)
+
+
+def _callbacks(
+    recipe: Any, epochs: int | None, log_dir: pathlib.Path | None, strategy: Any
+) -> list[Any]:
+    """What is shown while the run goes on, by the process that prints."""
+    from keras_l2l.cli.time_left import TimeLeft
+    from keras_l2l.meta_training.replicas import is_chief
+
+    if not is_chief(strategy):
+        return []
+    shown: list[Any] = [TimeLeft([epochs or s.epochs for s in recipe.stages])]
+    if log_dir is not None:
+        from keras_l2l.reports import MetaTrainingMonitor
+
+        with user_errors(ImportError, OSError):
+            shown.append(MetaTrainingMonitor(log_dir))
+    return shown
+
+
+def _result(
+    name: str, path: pathlib.Path, report: pathlib.Path
+) -> tuple[dict[str, Any], list[Any]]:
+    from keras_l2l.reports import tables
+    from keras_l2l.serialization import saved_model
+
     manifest = saved_model.read_manifest(path)
     document = {
-        "recipe": loaded.name,
+        "recipe": name,
         "path": str(path),
+        "report": str(report) if report.exists() else None,
         "seed": manifest["seed"],
         "scores": manifest["scores"],
     }

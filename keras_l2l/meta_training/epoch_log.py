@@ -1,12 +1,15 @@
 """A file with a line for each epoch of a meta-training."""
 
 import csv
+import os
 
 import keras
 
 COLUMNS = (
     *("epoch", "loss", "val_loss", "val_loss_standard_error"),
     *("diverged", "inner_steps_per_second", "learning_rate"),
+    # The validation losses of the rule as it began, and of a tuned Adam.
+    *("val_nominal", "val_adam"),
 )
 
 
@@ -34,8 +37,14 @@ class EpochLog(keras.callbacks.Callback):
                 keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
             ),
         }
-        with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if not file.tell():
+        with self._path.open("a+", newline="") as file:
+            file.seek(0)
+            # A run that an earlier version began has fewer columns.
+            columns = next(csv.reader(file), None)
+            file.seek(0, os.SEEK_END)
+            writer = csv.DictWriter(
+                file, columns or COLUMNS, extrasaction="ignore"
+            )
+            if columns is None:
                 writer.writeheader()
             writer.writerow(row)

@@ -6,6 +6,7 @@ from keras_l2l.reports.benchmark_page import (
     write_report,
 )
 from keras_l2l.reports.benchmark_plots import plot_profile, plot_task
+from keras_l2l.reports.meta_training_page import write_meta_training_report
 from keras_l2l.reports.meta_training_plots import plot_meta_training
 from keras_l2l.reports.plots import (
     plot_comparisons,
@@ -17,6 +18,7 @@ from keras_l2l.reports.tables import (
     detail_table,
     preset_table,
 )
+from keras_l2l.reports.tensorboard import MetaTrainingMonitor
 from keras_l2l.reports.training_monitor import TrainingMonitor, plot_training
 from keras_l2l.reports.update_plots import (
     plot_proposed_updates,
@@ -24,6 +26,7 @@ from keras_l2l.reports.update_plots import (
 )
 
 __all__ = [
+    "MetaTrainingMonitor",
     "TrainingMonitor",
     "benchmark_document",
     "benchmark_tables",
@@ -39,5 +42,6 @@ __all__ = [
     "plot_training",
     "plot_update_history",
     "preset_table",
+    "write_meta_training_report",
     "write_report",
 ]

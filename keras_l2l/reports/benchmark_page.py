@@ -1,8 +1,6 @@
 """What a benchmark found: tables, figures, and one page with both."""
 
-import base64
 import html
-import io
 import json
 import math
 import os
@@ -21,6 +19,7 @@ from keras_l2l.evaluation.benchmark import (
 )
 from keras_l2l.evaluation.results import Comparison, to_json
 from keras_l2l.reports.benchmark_plots import plot_profile, plot_task
+from keras_l2l.reports.page import page, picture, pixels, table
 from keras_l2l.serialization.atomic_write import atomic_file
 
 _TITLES = {
@@ -44,20 +43,6 @@ _NO_RATIOS = (
     "among the optimizers."
 )
 _ON_BORDER = "*: the best rate lies on the border of the grid."
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em;
-  padding: 0 1em; }}
-table {{ border-collapse: collapse; margin: 1em 0; }}
-td, th {{ padding: .15em .7em; text-align: right; }}
-td:first-child, th:first-child {{ text-align: left; }}
-th {{ border-bottom: 1px solid #888; }}
-caption {{ text-align: left; font-style: italic; }}
-tr.learned {{ font-weight: bold; }}
-img {{ max-width: 100%; }}
-</style></head><body><h1>{title}</h1>
-<p>{note}</p>{sections}</body></html>
-"""
 
 
 def benchmark_document(
@@ -157,32 +142,32 @@ def write_report(
         "benchmark.json": json.dumps(
             document, indent=2, allow_nan=False
         ).encode(),
-        "profile.png": _pixels(plot_profile(rows, learned)),
+        "profile.png": pixels(plot_profile(rows, learned)),
     }
-    sections = ["<h2>All tasks</h2>", _picture("profile", files["profile.png"])]
+    sections = ["<h2>All tasks</h2>", picture("profile", files["profile.png"])]
     sections += [
-        _html_table(title, columns, cells, learned)
+        table(title, columns, cells, learned)
         for title, columns, cells in _tables(rows)
         if title == _TITLES["means"]
     ]
     for comparison in comparisons:
         task = comparison.task
-        files[f"{task}.png"] = _pixels(plot_task(comparison))
+        files[f"{task}.png"] = pixels(plot_task(comparison))
         sections += [
             f"<h2>{html.escape(task)}</h2>",
             *(
-                _html_table(title, columns[1:], [c[1:] for c in cells], learned)
+                table(title, columns[1:], [c[1:] for c in cells], learned)
                 for title, columns, cells in _tables(
                     [row for row in rows if row.task == task]
                 )[:2]
             ),
-            _picture(task, files[f"{task}.png"]),
+            picture(task, files[f"{task}.png"]),
         ]
-    files["report.html"] = _PAGE.format(
-        title=f"Benchmark of {html.escape(learned)}",
-        note=html.escape(_note(comparisons, rows, reference)),
-        sections="".join(sections),
-    ).encode()
+    files["report.html"] = page(
+        f"Benchmark of {learned}",
+        _note(comparisons, rows, reference),
+        sections,
+    )
     for name, content in files.items():
         with atomic_file(directory / name) as file:
             file.write(content)
@@ -283,30 +268,3 @@ def _note(comparisons, rows, reference):
     if any(row.on_border for row in rows):
         notes.append(_ON_BORDER)
     return " ".join(notes)
-
-
-def _pixels(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _picture(name, pixels):
-    data = base64.b64encode(pixels).decode()
-    return (
-        f'<p><img alt="{html.escape(name)}" '
-        f'src="data:image/png;base64,{data}"></p>'
-    )
-
-
-def _html_table(title, columns, rows, learned):
-    """A table; the name of the optimizer is in its first column."""
-    lines = [
-        f"<caption>{html.escape(title)}</caption>",
-        f"<tr>{''.join(f'<th>{name}</th>' for name in columns)}</tr>",
-    ]
-    for cells in rows:
-        data = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        kind = ' class="learned"' if cells[0] == learned else ""
-        lines.append(f"<tr{kind}>{data}</tr>")
-    return f"<table>{''.join(lines)}</table>"

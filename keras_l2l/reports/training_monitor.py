@@ -1,6 +1,5 @@
 """What an optimizer does to each tensor while it trains a model."""
 
-import importlib
 import os
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from keras_l2l import checks
 from keras_l2l.optimizers import L2LOptimizer
 from keras_l2l.reports.axes import decorate, styles_of, subplots
+from keras_l2l.reports.tensorboard import summary_writer
 
 _MOST_CURVES = 10  # in a panel
 _PANELS = {
@@ -65,7 +65,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         super().__init__()
         self._every = checks.positive_integer(every=every)
         self._path = path
-        self._writer = None if log_dir is None else _writer(log_dir)
+        self._writer = None if log_dir is None else summary_writer(log_dir)
         self._batches = 0
         self._before: list[np.ndarray] | None = None
         self.steps: list[int] = []
@@ -181,14 +181,3 @@ def _draw(panel: Any, monitor: TrainingMonitor, name: str) -> None:
 def _inner(optimizer: Any) -> Any:
     """The optimizer inside a `LossScaleOptimizer`."""
     return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _writer(log_dir: str | os.PathLike[str]) -> Any:
-    try:
-        importlib.import_module("tensorboard")  # `tf.summary` needs it
-    except ImportError as error:
-        raise ImportError(
-            "Argument `log_dir` needs TensorBoard: `pip install "
-            f'"keras-l2l[tensorboard]"`. Received: log_dir={str(log_dir)!r}'
-        ) from error
-    return tf.summary.create_file_writer(str(log_dir))

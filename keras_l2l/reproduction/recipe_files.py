@@ -8,8 +8,11 @@ the package holds, and nothing from it is imported or run.
 """
 
 import contextlib
+import dataclasses
+import json
 import os
 import pathlib
+import re
 import tomllib
 import types
 import typing
@@ -98,6 +101,53 @@ def load(name: str | os.PathLike[str]) -> Recipe:
     except ValueError as error:
         raise ValueError(f"Recipe {str(file)!r}: {error}") from error
     return recipe
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Writes a recipe as the text of a TOML file.
+
+    Args:
+        recipe: A `Recipe`.
+
+    Returns:
+        A string, without what has its default.
+    """
+    lines = _lines(recipe, ("name", "stages"))
+    for stage in recipe.stages:
+        lines += ["", "[[stages]]", *_lines(stage)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(record: Any, left_out: tuple[str, ...] = ()) -> list[str]:
+    """A line for each field of a dataclass that has not its default."""
+    lines = []
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        if field.name not in left_out and value != default:
+            lines.append(f"{field.name} = {_to_toml(value)}")
+    return lines
+
+
+def _to_toml(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, dict):
+        items = (f"{_key(k)} = {_to_toml(v)}" for k, v in value.items())
+        return f"{{ {', '.join(items)} }}" if value else "{}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_to_toml, value))}]"
+    if value is None:
+        return '"none"'
+    if isinstance(value, float):
+        return repr(value)
+    # Texts, integers and booleans are those of JSON.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    is_bare = re.fullmatch(r"[\w-]+", name, re.ASCII)
+    return name if is_bare else json.dumps(name, ensure_ascii=False)
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Carries out a recipe: meta-training, export, scores."""
 
 import dataclasses
+import importlib.util
 import math
 import pathlib
 from collections.abc import Sequence
@@ -15,11 +16,20 @@ from keras_l2l.meta_training import replicas
 from keras_l2l.meta_training.curriculum import Curriculum
 from keras_l2l.meta_training.epoch_log import EpochLog
 from keras_l2l.meta_training.trainer import MetaTrainer
-from keras_l2l.reproduction import components
+from keras_l2l.reproduction import components, recipe_files
 from keras_l2l.reproduction.recipe import Recipe, Stage
-from keras_l2l.rules import UpdateRule
+from keras_l2l.reproduction.validation_baselines import (
+    ShowBaselines,
+    ValidationSet,
+    tuned_adam,
+)
+from keras_l2l.rules import Adam, UpdateRule
+from keras_l2l.serialization import read_manifest
 from keras_l2l.tasks import Task
 from keras_l2l.tasks.base import episode_seed
+
+# The page about a run, in its directory.
+REPORT = "report.html"
 
 _SCORE_SEEDS = 10
 
@@ -44,8 +54,9 @@ def run(
 
     Args:
         recipe: A `Recipe`.
-        output_dir: Directory for the backup and the exported rule, and for a
-            file `meta-training-N.csv` of the epochs of each stage.
+        output_dir: Directory for the backup and the exported rule, for a file
+            `meta-training-N.csv` of the epochs of each stage, and for a page
+            about the run, `report.html`, if matplotlib is installed.
         epochs: Integer. Defaults to `None`, that of the recipe.
         steps_per_epoch: Integer. Defaults to `None`, that of the recipe.
         seed: Integer. Defaults to `None`, that of the recipe.
@@ -85,43 +96,42 @@ def run(
     # were missing, or an argument of the last stage wrong.
     score_task = make_score_task(recipe) if task is None else task
     training_task = make_task(recipe) if task is None else task
-    validation_task = _make_validation_task(recipe, training_task)
     for stage in recipe.stages:
         _make_trainer(rule, training_task, recipe, stage, strategy)
+    validation = ValidationSet(
+        _make_validation_task(recipe, training_task),
+        recipe.validation_episodes,
+        recipe.validation_horizon,
+        recipe.validation_loss,
+    )
     first_weights, losses = rule.get_weights(), []
+    logs = []
     for index, stage in enumerate(recipe.stages):
         trainer = _make_trainer(rule, training_task, recipe, stage, strategy)
-        log = EpochLog(output_dir / f"meta-training-{index + 1}.csv")
+        logs.append(output_dir / f"meta-training-{index + 1}.csv")
+        own = [EpochLog(logs[-1])] if is_chief else []
+        baselines = _baselines(
+            trainer, recipe, stage, validation, first_weights, strategy
+        )
         history = trainer.fit(
             epochs=stage.epochs,
             steps_per_epoch=stage.steps_per_epoch,
-            validation_task=validation_task if stage.validation_freq else None,
-            validation_episodes=recipe.validation_episodes,
-            validation_horizon=recipe.validation_horizon,
+            validation_task=validation.task if stage.validation_freq else None,
+            validation_episodes=validation.episodes,
+            validation_horizon=validation.horizon,
             validation_freq=stage.validation_freq or 1,
-            validation_loss=recipe.validation_loss,
-            callbacks=[*(callbacks or []), *([log] if is_chief else [])],
+            validation_loss=validation.loss,
+            callbacks=[ShowBaselines(baselines), *(callbacks or []), *own],
             verbose=verbose,
             backup_dir=output_dir / f"backup-{index + 1}",
         )
         losses += history.history.get("val_loss", [])
-    path, validation_loss = output_dir / recipe.name, None
-    if losses:
-        validation_loss = _keep_better(
-            rule,
-            first_weights,
-            lambda: trainer.evaluate(
-                validation_task,
-                recipe.validation_episodes,
-                recipe.validation_horizon,
-                recipe.validation_loss,
-            ),
-        )
+    path = output_dir / recipe.name
+    better = _keep_better(trainer, validation, first_weights) if losses else {}
     if is_chief:
         scores = _score(rule, recipe, score_task, _SCORE_SEEDS)
-        if validation_loss is not None:
-            scores["validation_loss"] = validation_loss
-        _export(rule, path, recipe, scores)
+        _export(rule, path, recipe, {**scores, **better})
+        _write_report(output_dir / REPORT, path, logs, recipe)
     # A process that left early would look to the others like a lost one.
     replicas.Replicas(strategy, rule).wait()
     return path
@@ -136,24 +146,58 @@ def _make_validation_task(recipe, training_task):
     )
 
 
-def _keep_better(rule, weights, evaluate):
-    """Gives a rule these weights if they are as good as its own.
+def _keep_better(trainer, validation, first_weights):
+    """Gives a rule its first weights again, if they are as good as its own.
 
     Args:
-        rule: An `UpdateRule`, changed in place.
-        weights: List of arrays.
-        evaluate: Function without arguments, the loss of the rule as it is.
+        trainer: The `MetaTrainer` of the last stage, whose rule is changed.
+        validation: A `ValidationSet`.
+        first_weights: List of arrays.
 
     Returns:
-        A float, the loss of the weights that the rule ends with.
+        Dict of one score, the loss of the weights that the rule ends with.
     """
-    learned, loss = rule.get_weights(), evaluate()
-    rule.set_weights(weights)
-    first_loss = evaluate()
+    loss = validation.evaluate(trainer)
+    first_loss = validation.evaluate(trainer, first_weights)
     if first_loss <= loss:
-        return first_loss
-    rule.set_weights(learned)
-    return loss
+        trainer.rule.set_weights(first_weights)
+    return {"validation_loss": min(first_loss, loss)}
+
+
+def _baselines(trainer, recipe, stage, validation, first_weights, strategy):
+    """What is known to see the validation of a stage beside, for the logs.
+
+    Adam is tuned on it if it is of one task, as that takes several times as
+    long as a validation.
+    """
+    moves = stage.curriculum and validation.horizon is None
+    if not stage.validation_freq or moves:
+        return {}
+    losses = {"val_nominal": validation.evaluate(trainer, first_weights)}
+    if isinstance(validation.task, Task) or len(validation.task) == 1:
+        with replicas.scope(strategy):
+            adam = Adam()
+        stage = dataclasses.replace(stage, meta_parameters=())
+        losses["val_adam"] = tuned_adam(
+            _make_trainer(adam, validation.task, recipe, stage, strategy),
+            validation,
+        )
+    return losses
+
+
+def _write_report(path, exported, logs, recipe):
+    """Writes the page about the run, if there is what draws its figures."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from keras_l2l.reports import write_meta_training_report
+
+    write_meta_training_report(
+        path,
+        recipe.name,
+        read_manifest(exported),
+        logs,
+        recipe_files.to_toml(recipe),
+    )
 
 
 def score(

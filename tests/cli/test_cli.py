@@ -11,6 +11,7 @@ from rich.console import Console
 from keras_l2l import load_rule, packaged_files, presets, rules
 from keras_l2l.cli import main
 from keras_l2l.cli.application import application
+from keras_l2l.cli.time_left import TimeLeft
 from keras_l2l.evaluation.learning_rate_sweep import Sweep
 from keras_l2l.evaluation.results import Comparison, Record
 from keras_l2l.reports import tables
@@ -138,11 +139,16 @@ def test_meta_train_on_a_model_of_ones_own(exported, here, capsys):
         *("--model", "mine.py:build_model", "--horizon", "40"),
         *("--loss", "sparse_categorical_crossentropy", "--json"),
         *("--rule", str(exported), "--epochs", "1", "--steps-per-epoch", "2"),
+        *("--log-dir", "logs"),
     ]
     assert main(command) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["path"] == str(pathlib.Path("runs", "mine", "mine"))
     assert list(document["scores"]["test_loss"]) == ["40"]
+    assert "stddev = 0.02" in pathlib.Path(document["report"]).read_text()
+    assert sorted(path.name for path in (here / "logs").iterdir()) == [
+        *("rule as it began", "training tasks", "tuned Adam", "validation")
+    ]
     before, after = presets.resolve_rule(exported), load_rule(document["path"])
     assert type(after) is type(before)
     manifest = json.loads(
@@ -431,6 +437,8 @@ def test_meta_train(recipe_calls, here, exported, capsys):
     assert "test_loss: 0.25" in text
     nothing = {"epochs": None, "steps_per_epoch": None, "seed": None}
     default = str(pathlib.Path("runs", "lstm-digits"))
+    (callback,) = recipe_calls[0][-1].pop("callbacks")
+    assert isinstance(callback, TimeLeft)
     arguments = {**nothing, "verbose": 2, "strategy": None}
     assert recipe_calls == [("lstm-digits", default, arguments)]
 
@@ -444,11 +452,13 @@ def test_meta_train_as_json(recipe_calls, here, exported, capsys):
     assert json.loads(captured.out) == {
         "recipe": "lstm-digits",
         "path": str(exported),
+        "report": None,
         "seed": None,
         "scores": {"test_loss": 0.25},
     }
     arguments = {"epochs": 2, "steps_per_epoch": 3, "seed": 4, "verbose": 1}
     arguments["strategy"] = None
+    assert [type(c) for c in recipe_calls[0][-1].pop("callbacks")] == [TimeLeft]
     assert recipe_calls == [("lstm-digits", "out", arguments)]
 
 

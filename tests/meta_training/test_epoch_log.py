@@ -56,3 +56,25 @@ def test_a_log_without_an_epoch_is_refused(tmp_path):
     (tmp_path / "log.csv").write_text("epoch,loss\n")
     with pytest.raises(ValueError, match="at least one epoch"):
         plot_meta_training(tmp_path / "log.csv")
+
+
+def test_baselines_of_the_validation_are_lines_beside_it(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "epoch,loss,val_loss,inner_steps_per_second,val_nominal,val_adam\n"
+        "1,-1.0,-1.5,50,-1.25,inf\n"
+    )
+    losses, speed = plot_meta_training(log).axes
+    lines = {line.get_label(): line for line in losses.get_lines()}
+    assert lines["validation, rule as it began"].get_ydata()[0] == -1.25
+    # What diverged has no place in the panel.
+    assert "validation, tuned Adam" not in lines
+    assert speed.get_lines()[0].get_ydata().tolist() == [50.0]
+
+
+def test_a_file_of_an_earlier_version_keeps_its_columns(tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,0.5\n")
+    _fit(tmp_path, 2)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in rows] == [["epoch", "loss"]] * 3

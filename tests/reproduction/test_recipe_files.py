@@ -209,3 +209,27 @@ def test_a_shipped_recipe_is_plain_data(name):
 def test_an_unknown_recipe():
     with pytest.raises(ValueError, match="Did you mean 'lstm-digits'"):
         recipe_files.load("lstm-digit")
+
+
+@pytest.mark.parametrize("name", recipe_files.names())
+def test_a_shipped_recipe_is_written_and_read_back(name, tmp_path):
+    recipe = recipe_files.load(name)
+    file = tmp_path / f"{name}.toml"
+    file.write_text(recipe_files.to_toml(recipe), encoding="utf-8")
+    assert recipe_files.load(file) == recipe
+
+
+def test_texts_and_none_are_written_and_read_back(tmp_path):
+    recipe = Recipe(
+        name="mine",
+        description='A "quoted" text, µ,\nof two lines.',
+        rule="RNNprop",
+        task=("Quadratic", "digits_mlp"),
+        task_arguments=({"dimensions": 3}, {"stddev": None}),
+        horizon=(20, 40),
+        augmentations={"RandomScaling": {"spread": 2.0}},
+        stages=(Stage(clipnorm=1e-05), Stage(curriculum=(20, 40))),
+    )
+    file = tmp_path / "mine.toml"
+    file.write_text(recipe_files.to_toml(recipe), encoding="utf-8")
+    assert recipe_files.load(file) == recipe

@@ -1,7 +1,9 @@
 """A recipe is carried out as it says."""
 
 import dataclasses
+import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -110,6 +112,65 @@ def test_a_run_never_ends_worse_than_it_began(tmp_path, rate):
     )
     is_first = float(rule.learning_rate) == pytest.approx(0.01, rel=1e-6)
     assert is_first == (rate == 1e3)
+
+
+def test_a_run_ends_with_a_page(tmp_path):
+    recipe = dataclasses.replace(
+        recipe_files.load("lstm-digits"),
+        horizon=20,
+        validation_episodes=2,
+        stages=(Stage(unroll=5), Stage(unroll=10, validation_freq=0)),
+        score_steps=(10,),
+    )
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(dict(logs))
+    )
+    runner.run(
+        recipe,
+        tmp_path,
+        epochs=2,
+        steps_per_epoch=2,
+        verbose=0,
+        callbacks=[callback],
+        rule=rules.SGD(0.01),
+        task=tasks.Quadratic(dimensions=3),
+    )
+    # Live: the validation beside its baselines, where there is one.
+    assert ["val_nominal" in logs for logs in seen] == [True] * 2 + [False] * 2
+    assert seen[0]["val_adam"] < seen[0]["val_nominal"]
+    assert seen[0]["val_nominal"] == seen[1]["val_nominal"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "http" not in re.sub('base64,[^"]*', "", page)
+    for text in (
+        "Meta-training of lstm-digits",
+        f"<td>{seen[0]['val_adam']:.4g}</td>",
+        "held-out loss after 10 steps",
+        "[[stages]]\nunroll = 5",
+        f"<td>keras</td><td>{keras.__version__}</td>",
+    ):
+        assert text in page
+    # The rule was no SGD at a rate of zero: the baseline left it alone.
+    nominal = runner.ValidationSet(tasks.Quadratic(3), 2, None, None)
+    trainer = runner._make_trainer(
+        rules.SGD(0.01), tasks.Quadratic(3), recipe, recipe.stages[0]
+    )
+    assert nominal.evaluate(trainer) == pytest.approx(seen[0]["val_nominal"])
+
+
+def test_a_trial_of_other_weights_leaves_the_rule_as_it_was():
+    recipe = recipe_files.load("lstm-digits")
+    trainer = runner._make_trainer(
+        rules.SGD(0.01), tasks.Quadratic(3), recipe, Stage()
+    )
+    validation = runner.ValidationSet(tasks.Quadratic(3), 1, 5, None)
+    own, other = (
+        validation.evaluate(trainer, weights)
+        for weights in (None, [np.float32(0.0)])
+    )
+    assert own < other
+    assert validation.evaluate(trainer) == own
 
 
 def test_the_last_stage_is_checked_before_the_first(tmp_path, monkeypatch):
