@@ -82,6 +82,19 @@ RULES = {
         preprocessing="raw",
         seed=1,
     ),
+    "NTMBFGS-bfgs": lambda: _with_random_meta_parameters(
+        rules.NTMBFGS(units=3, layers=1, initialization="bfgs", seed=1)
+    ),
+    "NTMBFGS-bfgs-low-rank": lambda: _with_random_meta_parameters(
+        rules.NTMBFGS(
+            units=3,
+            layers=1,
+            memory="low_rank",
+            rank=6,
+            initialization="bfgs",
+            seed=1,
+        )
+    ),
     "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
     "Grouped": lambda: rules.Grouped(
         {
@@ -126,6 +139,7 @@ SIBLINGS = {
     *("SGD", "Momentum", "Momentum-nesterov", "RMSprop", "AdamW", "Nadam"),
     *("ScheduleFreeAdamW", "CoordinatewiseLSTM-raw", "CoordinatewiseLSTM-p5"),
     *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
+    *("NTMBFGS-bfgs",),
     "Hierarchical",
 }
 
@@ -327,6 +341,11 @@ TASKS = {
             tasks.RandomScaling(tasks.RandomBatchSize(_mlp_task()))
         )
     ),
+    "LossScaling": lambda: tasks.LossScaling(tasks.Quadratic(dimensions=3)),
+    "GradientBursts": lambda: tasks.GradientBursts(
+        tasks.GradientNoise(_mlp_task()), probability=0.5
+    ),
+    "adding_problem": lambda: tasks.adding_problem(length=4, units=3),
     "digits_mlp": lambda: tasks.digits_mlp(units=4, batch_size=16),
     "mnist_mlp": lambda: tasks.mnist_mlp(units=4, batch_size=16),
     "cifar_convnet": lambda: tasks.cifar_convnet(

@@ -6,7 +6,9 @@ import keras
 from keras import ops
 
 from keras_l2l import checks
+from keras_l2l.rules.bfgs_heads import BFGSHeads
 from keras_l2l.rules.lstm import LSTMRule
+from keras_l2l.rules.secant_memory import FullSecantMemory, LowRankSecantMemory
 
 # The largest number of coordinates of a full memory: 256 MB in float32.
 MAX_FULL_SIZE = 8192
@@ -152,6 +154,15 @@ class NTMBFGS(LSTMRule):
             Defaults to `"full"`.
         rank: Integer, of `"low_rank"`: not less than `write_heads`, the
             number of pairs that a step adds. Defaults to `30`.
+        initialization: `"random"`, vectors that the network emits itself, or
+            `"bfgs"`: the vectors that heads read and write are those of BFGS,
+            and the network weighs them by five coefficients, see
+            `rules.bfgs_heads.BFGSHeads`. Its output layer starts at zero, so
+            that an untrained rule is BFGS without a line search, and training
+            begins with what the memory was made for. `read_heads` and
+            `write_heads` are then unused: a step needs two of each. A
+            low-rank memory holds the last `rank / 2` steps.
+            Defaults to `"random"`.
         **kwargs: As for `CoordinatewiseLSTM`. The kernel of the linear output
             layer is `[units, 1 + read_heads + 2 * write_heads]`.
 
@@ -181,6 +192,7 @@ class NTMBFGS(LSTMRule):
         write_heads: int = 3,
         memory: str = "full",
         rank: int = 30,
+        initialization: str = "random",
         **kwargs: Any,
     ):
         read_heads, write_heads, rank = checks.positive_integers(
@@ -196,9 +208,21 @@ class NTMBFGS(LSTMRule):
                 "Argument `rank` must not be less than `write_heads`. "
                 f"Received: rank={rank}, write_heads={write_heads}"
             )
+        if initialization not in ("random", "bfgs"):
+            raise ValueError(
+                'Argument `initialization` must be "random" or "bfgs". '
+                f"Received: initialization={initialization!r}"
+            )
+        is_bfgs = initialization == "bfgs"
+        if is_bfgs:
+            kwargs.setdefault("output_initializer", "zeros")
         super().__init__(
-            extra_inputs=read_heads,
-            outputs=1 + read_heads + 2 * write_heads,
+            extra_inputs=BFGSHeads.extra_inputs if is_bfgs else read_heads,
+            outputs=(
+                BFGSHeads.outputs
+                if is_bfgs
+                else 1 + read_heads + 2 * write_heads
+            ),
             units=units,
             layers=layers,
             averaging_cells=averaging_cells,
@@ -208,26 +232,45 @@ class NTMBFGS(LSTMRule):
         self.write_heads = write_heads
         self.memory = memory
         self.rank = rank
-        self._memory = FullMemory() if memory == "full" else LowRankMemory(rank)
+        self.initialization = initialization
+        full = FullMemory()
+        self._memory = full if memory == "full" else LowRankMemory(rank)
+        self._bfgs_heads = None
+        if is_bfgs:
+            self._bfgs_heads = BFGSHeads(
+                FullSecantMemory(full)
+                if memory == "full"
+                else LowRankSecantMemory(rank // 2)
+            )
 
     @property
     def granularity(self):
         return "model"
 
     def initial_coordinate_state(self, count):
+        network = super().initial_coordinate_state(count)
+        if self._bfgs_heads:
+            local = self._bfgs_heads.initial_local(count, self.compute_dtype)
+            return {**network, **local}
         return {
-            **super().initial_coordinate_state(count),
+            **network,
             "read": ops.zeros((count, self.read_heads), self.compute_dtype),
             **self._memory.initial_local(count, self.compute_dtype),
         }
 
     def initial_state(self, parameters):
         state = super().initial_state(parameters)
-        count = sum(ops.shape(local["read"])[0] for local in state.local)
-        shared = self._memory.initial_shared(count, self.compute_dtype)
+        count = sum(ops.shape(local["cell_0"])[0] for local in state.local)
+        shared = (self._bfgs_heads or self._memory).initial_shared(
+            count, self.compute_dtype
+        )
         return state._replace(shared=shared)
 
     def update_coordinates(self, gradient, parameter, state, shared):
+        if self._bfgs_heads:
+            return self._bfgs_heads(
+                self._run_scaled, gradient, parameter, state, shared
+            )
         outputs, next_state = self.run_network(gradient, state, state["read"])
         first_write = 1 + self.read_heads
         update, reads, left, right = ops.split(
@@ -240,6 +283,10 @@ class NTMBFGS(LSTMRule):
         update = self.output_scale * ops.squeeze(update, -1)
         return update, {**next_state, **written}, shared
 
+    def _run_scaled(self, gradient, state, *extra_inputs):
+        outputs, state = self.run_network(gradient, state, *extra_inputs)
+        return self.output_scale * outputs, state
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -247,4 +294,5 @@ class NTMBFGS(LSTMRule):
             "write_heads": self.write_heads,
             "memory": self.memory,
             "rank": self.rank,
+            "initialization": self.initialization,
         }

@@ -4,6 +4,7 @@ from keras_l2l import checks
 
 checks.needs_tensorflow("`keras_l2l.tasks` needs")
 
+from keras_l2l.tasks.adding_problem import adding_problem
 from keras_l2l.tasks.analytic import Analytic
 from keras_l2l.tasks.augmentation import (
     GradientNoise,
@@ -12,6 +13,7 @@ from keras_l2l.tasks.augmentation import (
     Reparametrization,
 )
 from keras_l2l.tasks.base import Task
+from keras_l2l.tasks.gradient_scale import GradientBursts, LossScaling
 from keras_l2l.tasks.image_classification import (
     cifar_convnet,
     digits_mlp,
@@ -25,8 +27,10 @@ from keras_l2l.tasks.synthetic_task import SyntheticTask
 
 __all__ = [
     "Analytic",
+    "GradientBursts",
     "GradientNoise",
     "KerasTask",
+    "LossScaling",
     "NeuralStyle",
     "Quadratic",
     "RandomBatchSize",
@@ -34,6 +38,7 @@ __all__ = [
     "Reparametrization",
     "SyntheticTask",
     "Task",
+    "adding_problem",
     "cifar_convnet",
     "digits_mlp",
     "mixture",

@@ -25,6 +25,7 @@ class Analytic(Task):
             Hessian of the sphere. Defaults to `1.0`.
         name: String. Defaults to the function and the dimensions, such as
             `"sphere-10"`.
+        dtype: `"float32"` or `"float64"`. Defaults to `"float32"`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -43,6 +44,7 @@ class Analytic(Task):
         dimensions: int = 10,
         condition: float = 1.0,
         name: str | None = None,
+        dtype: str = "float32",
     ):
         if function not in _FUNCTIONS:
             raise ValueError(
@@ -63,6 +65,7 @@ class Analytic(Task):
         super().__init__(name or f"{function}-{dimensions}")
         self.function = function
         self.condition = float(condition)
+        self.dtype = dtype
 
     def initial_parameters(self, seed):
         generator = np.random.default_rng(seed)
@@ -70,9 +73,9 @@ class Analytic(Task):
         rotation, _ = np.linalg.qr(generator.normal(size=(n, n)))
         stretch = np.geomspace(1.0, self.condition**-0.5, n)
         start, offset = generator.normal(size=(2, n))
-        return [tf.constant(start, tf.float32)], [
-            tf.constant(stretch[:, None] * rotation, tf.float32),
-            tf.constant(offset, tf.float32),
+        return [tf.constant(start, self.dtype)], [
+            tf.constant(stretch[:, None] * rotation, self.dtype),
+            tf.constant(offset, self.dtype),
         ]
 
     def sample_batch(self, seed):

@@ -14,7 +14,7 @@ from keras_l2l import checks
 from keras_l2l.tasks.base import Task
 
 
-class _Augmentation(Task):
+class Augmentation(Task):
     """Base class of the tasks that wrap another one.
 
     Args:
@@ -43,7 +43,7 @@ class _Augmentation(Task):
         return np.random.default_rng([seed, len(list(_inner_tasks(self)))])
 
 
-class _Rescaling(_Augmentation):
+class _Rescaling(Augmentation):
     """Base class of the augmentations that train w / c instead of w.
 
     The loss is the task's loss at c w: the same optimization problem in other
@@ -163,7 +163,7 @@ class Reparametrization(_Rescaling):
         level: str = "tensor",
     ):
         super().__init__(task, "reparametrized")
-        _check_bounds(low, high)
+        check_bounds(low, high)
         if level not in ("tensor", "model"):
             raise ValueError(
                 'Argument `level` must be "tensor" or "model". '
@@ -179,7 +179,7 @@ class Reparametrization(_Rescaling):
         return [self.low * (self.high / self.low) ** draw for draw in draws]
 
 
-class GradientNoise(_Augmentation):
+class GradientNoise(Augmentation):
     """Adds Gaussian noise to the gradients of the optimizee, not to its loss.
 
     The standard deviation for a tensor is a share of the root mean square of
@@ -203,7 +203,7 @@ class GradientNoise(_Augmentation):
 
     def __init__(self, task: Task, low: float = 1e-3, high: float = 1.0):
         super().__init__(task, "noisy")
-        _check_bounds(low, high)
+        check_bounds(low, high)
         self.low, self.high = float(low), float(high)
         # Cached now, since a `tf.function` cannot build a model.
         self._noise_specs = task.parameter_specs
@@ -270,7 +270,7 @@ class GradientNoise(_Augmentation):
         ]
 
 
-class RandomBatchSize(_Augmentation):
+class RandomBatchSize(Augmentation):
     """Repeats some examples of each batch: gradients of a smaller batch.
 
     The number of different examples is drawn in each episode, log-uniform
@@ -331,7 +331,7 @@ class RandomBatchSize(_Augmentation):
 
 def _inner_tasks(task):
     """Yields the tasks inside a task, the original one last."""
-    while isinstance(task, _Augmentation):
+    while isinstance(task, Augmentation):
         task = task.task
         yield task
 
@@ -355,7 +355,8 @@ def _examples(task):
     return sizes.pop()[0]
 
 
-def _check_bounds(low, high):
+def check_bounds(low, high):
+    """Raises a `ValueError` if these are no bounds of a log-uniform draw."""
     checks.positive_numbers(low=low)
     if not low <= high < float("inf"):
         raise ValueError(

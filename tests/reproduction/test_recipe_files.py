@@ -129,7 +129,7 @@ rule = "Grouped"
             "score_task = 'mnist_mlp'\nscore_arguments.unit = 3",
             "`score_arguments.unit` is unknown",
         ),
-        ("augmentations.Scaling = {}", "Did you mean 'RandomScaling'"),
+        ("augmentations.RandomScalin = {}", "Did you mean 'RandomScaling'"),
         (
             "augmentations.RandomScaling.task = 3",
             "`augmentations.RandomScaling.task` is unknown",
