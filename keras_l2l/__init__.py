@@ -27,7 +27,7 @@ __all__ = [
     "tasks",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # Where the public names are that are imported at their first use.
