@@ -1,7 +1,9 @@
 """Checks of arguments that several modules share."""
 
 import difflib
+import importlib
 import operator
+import types
 from typing import Any
 
 
@@ -107,6 +109,29 @@ def did_you_mean(name, known):
     """
     close = difflib.get_close_matches(str(name), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def import_extra(module: str, extra: str, feature: str) -> types.ModuleType:
+    """Imports a package that is not installed with this one.
+
+    Args:
+        module: String, the name to import.
+        extra: String, the extra of this package that installs it.
+        feature: String, the beginning of the sentence: "A figure needs".
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If it is not installed; it says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{feature} the package `{module.partition('.')[0]}`, which is "
+            f'not installed. Run `pip install "keras-l2l[{extra}]"`'
+        ) from error
 
 
 def needs_tensorflow(feature):

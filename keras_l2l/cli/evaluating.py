@@ -66,6 +66,7 @@ def compare(
     from keras_l2l import evaluation
     from keras_l2l.reports import tables
 
+    options.needs_figures()
     loaded = options.load_rule(rule)
     output = options.writable_directory(output)
     made_task = _make_task(
@@ -164,6 +165,7 @@ def benchmark(
     """
     from keras_l2l import evaluation, reports
 
+    options.needs_figures()
     loaded = options.load_rule(rule)
     output = options.writable_directory(output)
     name = pathlib.Path(rule).name
@@ -256,6 +258,11 @@ def inspect(rule: str, seed: int) -> tuple[Any, list[Any]]:
     return document, tables.detail_table(details)
 
 
+def _errors_of_task(name: str) -> contextlib.AbstractContextManager[None]:
+    kinds = (ValueError, OSError, ImportError)
+    return user_errors(*kinds, prefix=f"the task {name!r}: ")
+
+
 def _make_task(name: str | None, settings: dict[str, Any]) -> Any:
     from keras_l2l import tasks
 
@@ -279,7 +286,7 @@ def _make_task(name: str | None, settings: dict[str, Any]) -> Any:
             )
         return tasks.Quadratic()
     make = {"digits": tasks.digits_mlp, "mnist": tasks.mnist_mlp}[name]
-    with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
+    with _errors_of_task(name):
         return make(**settings)
 
 
@@ -299,7 +306,7 @@ def _suite_tasks(suite: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _make_suite_task(name: str, task: Any, *directory: pathlib.Path) -> Any:
-    with user_errors(ValueError, OSError, prefix=f"the task {name!r}: "):
+    with _errors_of_task(name):
         return task.make(*directory)
 
 

@@ -14,6 +14,9 @@ from keras_l2l.cli.errors import CommandError, interruptible, user_errors
 from keras_l2l.reproduction import recipe_files
 
 _complete = options.complete("recipes")
+_NO_REPORT = (
+    'none, as nothing draws its figures: pip install "keras-l2l[plots]"'
+)
 
 
 @command(
@@ -112,7 +115,7 @@ def meta_train(
             f"{output}{os.sep}; the same command goes on from there."
         ),
         # A run in which every episode diverged is a `RuntimeError`.
-        user_errors(ValueError, OSError, RuntimeError),
+        user_errors(ValueError, OSError, ImportError, RuntimeError),
     ):
         path = runner.run(
             loaded,
@@ -162,7 +165,8 @@ def _result(
         "seed": manifest["seed"],
         "scores": manifest["scores"],
     }
-    return document, tables.detail_table(document)
+    shown = {**document, "report": document["report"] or _NO_REPORT}
+    return document, tables.detail_table(shown)
 
 
 def _own_recipe(

@@ -136,6 +136,14 @@ def load_rule(name: str) -> "UpdateRule":
         return presets.resolve_rule(name)
 
 
+def needs_figures() -> None:
+    """Fails, before a long run, if its figures could not be drawn."""
+    from keras_l2l import reports
+
+    with user_errors(ImportError):
+        reports.needs_figures()
+
+
 def writable_directory(path: pathlib.Path) -> pathlib.Path:
     """Creates the directory and tries it, before a long run."""
     with user_errors(OSError, prefix="--output must be writable: "):

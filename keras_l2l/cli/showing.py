@@ -58,7 +58,7 @@ def reproduce(
             "What had ended is kept in "
             f"{output}{os.sep}; the same command goes on from there."
         ),
-        user_errors(ValueError, OSError),
+        user_errors(ValueError, OSError, ImportError),
     ):
         paper.reproduce(experiment, output, full=full, seed=seed)
     files = sorted(path.name for path in output.iterdir() if path.is_file())

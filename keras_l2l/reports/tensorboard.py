@@ -1,6 +1,5 @@
 """Logs for TensorBoard."""
 
-import importlib
 import os
 import pathlib
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_l2l import checks
 from keras_l2l.reports.meta_training_log import BASELINES
 
 # One curve each, in one chart.
@@ -67,11 +67,6 @@ def summary_writer(log_dir: str | os.PathLike[str]) -> Any:
     Raises:
         ImportError: If TensorBoard is not installed.
     """
-    try:
-        importlib.import_module("tensorboard")  # `tf.summary` needs it
-    except ImportError as error:
-        raise ImportError(
-            "Argument `log_dir` needs TensorBoard: `pip install "
-            f'"keras-l2l[tensorboard]"`. Received: log_dir={str(log_dir)!r}'
-        ) from error
+    # `tf.summary` needs it.
+    checks.import_extra("tensorboard", "tensorboard", "A log needs")
     return tf.summary.create_file_writer(str(log_dir))

@@ -6,19 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
-from keras_l2l import checks
+from keras_l2l import checks, reports
 from keras_l2l.optimizers import L2LOptimizer
-from keras_l2l.reports.axes import decorate, styles_of, subplots
 from keras_l2l.reports.tensorboard import summary_writer
-
-_MOST_CURVES = 10  # in a panel
-_PANELS = {
-    "step_size": "Step size (root mean square)",
-    "signal": "Share of signal",
-    "orthogonalized": "Orthogonalised share",
-}
 
 
 class TrainingMonitor(keras.callbacks.Callback):
@@ -64,6 +55,8 @@ class TrainingMonitor(keras.callbacks.Callback):
     ):
         super().__init__()
         self._every = checks.positive_integer(every=every)
+        if path is not None:
+            reports.needs_figures()  # before the training, not after it
         self._path = path
         self._writer = None if log_dir is None else summary_writer(log_dir)
         self._batches = 0
@@ -105,7 +98,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.flush()
         if self._path is not None and self.steps:
-            plot_training(self, self._path)
+            reports.plot_training(self, self._path)
 
     def _values(self):
         return [
@@ -122,60 +115,6 @@ class TrainingMonitor(keras.callbacks.Callback):
                     tf.summary.scalar(f"{name}/{path}", values[-1])
             for name, counts in self.interventions.items():
                 tf.summary.scalar(f"guard/{name}", counts[-1])
-
-
-def plot_training(
-    monitor: TrainingMonitor, path: str | os.PathLike[str] | None = None
-) -> Figure:
-    """Draws what a `TrainingMonitor` recorded.
-
-    A panel for each figure, with a curve for each of the first ten tensors, and
-    one for the guard.
-
-    Args:
-        monitor: A `TrainingMonitor` that has seen a training.
-        path: String or path of the file to write; its ending gives the
-            format. Defaults to `None`, no file.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-    """
-    known = {name for curves in monitor.tensors.values() for name in curves}
-    panels = [name for name in _PANELS if name in known]
-    count = len(panels) + bool(monitor.interventions)
-    figure, axes = subplots(1, count, scale=0.8)
-    for panel, name in zip(axes[0], panels):
-        _draw(panel, monitor, name)
-    if monitor.interventions:
-        for name, values in monitor.interventions.items():
-            axes[0, -1].step(monitor.steps, values, where="post", label=name)
-        axes[0, -1].set_ylabel("Interventions of the guard")
-    for panel in axes[0]:
-        panel.set_xlabel("Step")
-        panel.legend(frameon=False, fontsize="x-small")
-        decorate(panel)
-    if path is not None:
-        figure.savefig(path)
-    return figure
-
-
-def _draw(panel: Any, monitor: TrainingMonitor, name: str) -> None:
-    """One curve for each tensor, of the first ten."""
-    curves = {
-        path: figures[name]
-        for path, figures in monitor.tensors.items()
-        if name in figures
-    }
-    shown = list(curves)[:_MOST_CURVES]
-    for path, style in zip(shown, styles_of(shown, "")):
-        values = curves[path]
-        panel.plot(monitor.steps[-len(values) :], values, label=path, **style)
-    panel.set_ylabel(_PANELS[name])
-    if name == "step_size":
-        if any(value > 0 for values in curves.values() for value in values):
-            panel.set_yscale("log", nonpositive="mask")
-    else:
-        panel.set_ylim(0, 1.05)
 
 
 def _inner(optimizer: Any) -> Any:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from keras_l2l import checks
 from keras_l2l.serialization import manifest
 from keras_l2l.serialization.errors import format_error
 from keras_l2l.serialization.saved_model import ARRAYS
@@ -183,14 +184,7 @@ def _check_size(address, file, size):
 
 
 def _client(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"An address of a rule needs the package `{name}`: "
-            '`pip install "keras-l2l[hub]"`. Or download the files of the '
-            "rule, and pass the path of their directory"
-        ) from error
+    return checks.import_extra(name, "hub", "The address of a rule needs")
 
 
 @contextlib.contextmanager

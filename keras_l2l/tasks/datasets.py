@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_l2l import checks
+
 _DIGITS_TEST = 360  # a fifth of the 1,797 digits
 _TEXT_TEST = 0.1
 _SPLITS = ("train", "test")  # of a data set of images
@@ -93,10 +95,7 @@ def digits():
     Returns:
         A `Dataset` of images `[M, 8, 8, 1]` in [0, 1] and labels `[M]`.
     """
-    # Takes a second to import, and only the digits need it.
-    import sklearn.datasets
-
-    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+    pixels, labels = _sklearn().load_digits(return_X_y=True)
     pixels = pixels.astype("float32").reshape(-1, 8, 8, 1) / 16.0
     # The file is ordered by writer: the last ones wrote the test images.
     cut = len(pixels) - _DIGITS_TEST
@@ -105,7 +104,7 @@ def digits():
 
 @functools.cache
 def photograph(name):
-    """A photograph that comes with a package that is installed anyway.
+    """A photograph that comes with a package.
 
     Args:
         name: String: `"china"`, a pagoda above a lake, or `"flower"`, a dahlia,
@@ -115,15 +114,16 @@ def photograph(name):
     Returns:
         Array `[H, W, 3]` in [0, 1].
     """
-    # Take a second to import, and only photographs need them.
-    import matplotlib.image
-    import sklearn.datasets
-
+    # It reads the file, or installs what scikit-learn reads it with.
+    matplotlib = checks.import_extra(
+        "matplotlib", "plots", "A photograph needs"
+    )
     if name == "grace_hopper":
         directory = pathlib.Path(matplotlib.get_data_path(), "sample_data")
-        pixels = matplotlib.image.imread(directory / f"{name}.jpg")
+        image = importlib.import_module("matplotlib.image")
+        pixels = image.imread(directory / f"{name}.jpg")
     else:
-        pixels = sklearn.datasets.load_sample_image(f"{name}.jpg")
+        pixels = _sklearn().load_sample_image(f"{name}.jpg")
     return pixels.astype("float32") / 255.0
 
 
@@ -131,8 +131,7 @@ def photograph(name):
 def text(name, length, stride=8):
     """Pieces of English text, each with the next character at every place.
 
-    Both texts come with packages that are installed anyway. The last tenth of
-    each is the test data.
+    The last tenth of each is the test data.
 
     Args:
         name: String: `"python"`, the reference that comes with Python (some
@@ -190,9 +189,7 @@ def table(
     Returns:
         A `Dataset` of `[M, features]` and labels `[M]`, or numbers `[M, n]`.
     """
-    import sklearn.datasets
-
-    load = getattr(sklearn.datasets, f"load_{name}")
+    load = getattr(_sklearn(), f"load_{name}")
     # In units of their own, as the others are.
     options = {"scaled": False} if name == "diabetes" else {}
     inputs, targets = load(return_X_y=True, **options)
@@ -218,6 +215,13 @@ def _codes(name):
     return codes.astype("int32")
 
 
+def _sklearn():
+    """Scikit-learn's data, which take a second to import."""
+    return checks.import_extra(
+        "sklearn.datasets", "sklearn", "The data of scikit-learn need"
+    )
+
+
 def _python_reference():
     from pydoc_data import topics
 
@@ -225,6 +229,7 @@ def _python_reference():
 
 
 def _sklearn_descriptions(ending=".rst"):
+    _sklearn()
     files = importlib.resources.files("sklearn.datasets.descr").iterdir()
     return "".join(
         file.read_text(encoding="utf-8")
