@@ -22,11 +22,14 @@ ESTIMATORS = {
 
 
 def outer_step(rule, task, estimator):
-    """A compiled outer step of two optimizees, and its arguments."""
+    """A compiled outer step, and its arguments.
+
+    Of two optimizees, or of one where they are trained one by one.
+    """
     trainer = MetaTrainer(
         rule, task, horizon=20, unroll=10, optimizees=2, estimator=estimator
     )
-    config, (batch,) = trainer._config, trainer._pool.batches
+    config, (batch, *_) = trainer._config, trainer._pool.batches
     batch.start(config.estimator, rule, dict.fromkeys(batch.numbers, 0))
     step = tf.function(
         compile_outer_step(config, batch.task, rule),
