@@ -45,7 +45,9 @@ def write_data(directory):
     text = "\n".join(["area,rooms,city,price", *lines]) + "\n"
     (directory / "flats.csv").write_text(text)
     x = generator.normal(size=(1000, 8)).astype("float32")
-    np.savez(directory / "points.npz", x=x, y=(x.prod(-1) > 0).astype("int64"))
+    np.savez(
+        directory / "points.npz", x=x, y=(x[:, 0] * x[:, 1] > 0).astype("int64")
+    )
 
 
 def run(command, directory):

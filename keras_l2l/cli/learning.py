@@ -176,6 +176,7 @@ def _own_recipe(
     from keras_l2l import presets
     from keras_l2l.meta_training.replicas import scope
     from keras_l2l.reproduction.user_recipe import user_recipe
+    from keras_l2l.serialization import hub
 
     if "data" not in own:
         raise CommandError(
@@ -185,6 +186,8 @@ def _own_recipe(
     horizon = {k: own.pop(k) for k in ("horizon",) if k in own}
     with scope(strategy):
         rule = options.load_rule(name)
+    if hub.is_address(name):
+        name = presets.pin(name)  # the manifest says of which commit it was
     task = options.make_user_task(**own)
     with user_errors(ValueError):
         made = user_recipe(rule, name, task, own, **horizon)

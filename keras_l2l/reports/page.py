@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 _PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em;
   padding: 0 1em; }}
-table {{ border-collapse: collapse; margin: 1em 0; }}
+table {{ border-collapse: collapse; display: block; margin: 1em 0;
+  overflow-x: auto; }}
 td, th {{ padding: .15em .7em; text-align: right; }}
 td:first-child, th:first-child {{ text-align: left; }}
 th {{ border-bottom: 1px solid #888; }}

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from keras_l2l import checks
 from keras_l2l.serialization import manifest
 from keras_l2l.serialization.errors import format_error
-from keras_l2l.serialization.saved_model import ARRAYS
+from keras_l2l.serialization.saved_model import ARRAYS, ENTRIES
 
 FILES = (
     manifest.FILE,
@@ -96,10 +96,14 @@ def upload(
     address: str,
     private: bool | None = None,
 ) -> str:
-    """Uploads an exported rule to Hugging Face, in one commit.
+    """Uploads an exported rule to Hugging Face as it is, in one commit.
+
+    So that its manifest goes on to say how it was made; `rule.push` exports a
+    rule anew. Needs the extra `keras-l2l[hub]`.
 
     Args:
-        directory: String or path of the exported rule.
+        directory: String or path of the exported rule. What else it holds is
+            not uploaded.
         address: String, `hf://USER/NAME`, whose repository is created if
             there is none; or `hf://USER/NAME@BRANCH`.
         private: Boolean. Whether a repository that is created is private.
@@ -111,8 +115,16 @@ def upload(
     Raises:
         ValueError: If the address is none of Hugging Face, or if there is no
             such repository or branch for this user.
+        FileNotFoundError: If the directory does not exist.
+        RuleFormatError: If it is no exported rule.
         ConnectionError: If the upload failed.
         ImportError: If the client is not installed.
+
+    Example:
+
+    ```python
+    address = upload("runs/mine/mine", "hf://user/name")
+    ```
     """
     match = _HUGGING_FACE.fullmatch(address)
     if match is None:
@@ -125,7 +137,12 @@ def upload(
         raise _no_address(address)
     repository, branch = match.groups()
     client = _client("huggingface_hub")
-    files = [p for p in pathlib.Path(directory).rglob("*") if p.is_file()]
+    manifest.read_manifest(directory)
+    files = [
+        path
+        for path in pathlib.Path(directory).rglob("*")
+        if path.is_file() and path.relative_to(directory).parts[0] in ENTRIES
+    ]
     with _errors_of_hugging_face(address):
         api = client.HfApi()
         api.create_repo(repository, private=private, exist_ok=True)

@@ -34,7 +34,8 @@ from keras_l2l.serialization.meta_parameters import (
 from keras_l2l.serialization.variable_budget import stored_variables
 
 ARRAYS = "meta_parameters.npz"
-_ENTRIES_OF_EXPORT = {
+# What an export has in its directory, and nothing else.
+ENTRIES = {
     "assets",
     "fingerprint.pb",
     ARRAYS,
@@ -193,7 +194,7 @@ def _refuse_what_is_no_export(path):
         return
     try:
         read_manifest(path)
-        foreign = sorted({*os.listdir(path)} - _ENTRIES_OF_EXPORT)
+        foreign = sorted({*os.listdir(path)} - ENTRIES)
         reason = f"it also holds {foreign}." if foreign else ""
     except (NotADirectoryError, RuleFormatError) as error:
         reason = str(error)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_l2l import L2LOptimizer, load_rule, presets, rules
+from keras_l2l import L2LOptimizer, load_rule, presets, rules, serialization
 from keras_l2l.cli import main
 from keras_l2l.serialization import RuleFormatError, hub
 from tests.serialization import hub_server
@@ -209,6 +209,21 @@ def test_push_goes_to_hugging_face_alone(repositories):
         rule.push(f"kaggle://{VARIATION}")
     with pytest.raises(ValueError, match="must be 'hf://USER/NAME'"):
         rule.push("ada/step")
+
+
+def test_a_directory_is_uploaded_as_it_is(client, repositories, tmp_path):
+    path = tmp_path / "sgd"
+    rules.SGD(0.5).export(path, metadata={"scores": {"loss": 0.25}})
+    (path / "secrets.txt").touch()
+    address = serialization.upload(path, ADDRESS)
+    manifest = serialization.read_manifest(hub.download(address).path)
+    assert manifest["scores"] == {"loss": 0.25}
+    assert rate(load_rule(address)) == 0.5
+    (tree,) = repositories.repositories[REPOSITORY].values()
+    assert {*hub.FILES, "saved_model.pb"} <= set(tree)
+    assert "secrets.txt" not in tree
+    with pytest.raises(RuleFormatError, match=r"a file manifest\.json"):
+        serialization.upload(tmp_path, ADDRESS)
 
 
 def test_a_failed_push(client, monkeypatch):
