@@ -7,7 +7,8 @@ Quadratics of ten dimensions whose axes are rotated, so that no rule that takes
 each coordinate alone sees them, of condition 100 and 1,000, and with noise in
 the gradients of a tenth of the first one's size. Compared are NTM-BFGS as
 trained on noisy ones of condition 100 (`ntm-bfgs-noisy`); the same with a
-low-rank memory; as it begins, which is BFGS with unit steps; the LSTM
+low-rank memory; as trained without noise on condition 1,000 (*exact*,
+`ntm-bfgs-rotated`); as it begins, which is BFGS with unit steps; the LSTM
 (`lstm-noisy`); tuned SGD, NAG, RMSprop and Adam; and L-BFGS of SciPy, of which
 a step is an evaluation of the gradient, and of which the best point so far
 counts. Then a small network is trained through `fit`, in full batches, by
@@ -28,7 +29,7 @@ from keras_l2l import L2LOptimizer, evaluation, presets, rules, tasks
 from keras_l2l.reports import plots
 from keras_l2l.reproduction import paper
 
-LEARNED, LSTM = "ntm-bfgs-noisy", "lstm-noisy"
+NOISY, EXACT, LSTM = "ntm-bfgs-noisy", "ntm-bfgs-rotated", "lstm-noisy"
 PROBLEMS = {
     "condition 100 with noise": (100.0, 0.1),
     "condition 100": (100.0, None),
@@ -73,21 +74,24 @@ def main(output, full=False, seed=0):
 
 def compared_rules():
     """The rules that are taken as they are."""
-    trained = presets.load(LEARNED)
-    config = {**trained.get_config(), "dtype": "float64"}
-    weights = trained.get_weights()
-    full, low_rank = (
-        rules.NTMBFGS.from_config({**config, "memory": memory})
-        for memory in ("full", "low_rank")
-    )
-    full.set_weights(weights)
-    low_rank.set_weights(weights)
     return {
-        "NTM-BFGS": full,
-        "NTM-BFGS, low rank": low_rank,
-        "NTM-BFGS, untrained": rules.NTMBFGS.from_config(config),
+        "NTM-BFGS": in_float64(NOISY),
+        "NTM-BFGS, low rank": in_float64(NOISY, memory="low_rank"),
+        "NTM-BFGS, exact": in_float64(EXACT),
+        "NTM-BFGS, untrained": rules.NTMBFGS.from_config(
+            in_float64(NOISY).get_config()
+        ),
         "LSTM": presets.load(LSTM),
     }
+
+
+def in_float64(name, **arguments):
+    """A preset of NTM-BFGS in float64, perhaps with another memory."""
+    trained = presets.load(name)
+    config = {**trained.get_config(), "dtype": "float64", **arguments}
+    rule = rules.NTMBFGS.from_config(config)
+    rule.set_weights(trained.get_weights())
+    return rule
 
 
 def record_of_lbfgs(task, seed, steps):
@@ -143,8 +147,7 @@ def show_speed(comparison):
 
 def show_cost(coordinates):
     """Prints what an update costs with the low-rank memory."""
-    rule = compared_rules()["NTM-BFGS, low rank"]
-    config = {**rule.get_config(), "dtype": "float32"}
+    config = {**presets.load(NOISY).get_config(), "memory": "low_rank"}
     cost = evaluation.measure_cost(
         rules.NTMBFGS.from_config(config), coordinates
     )
@@ -180,7 +183,7 @@ def losses_of_fit(epochs, seeds):
 
     rate = min(RATES, key=loss_of_sweep)
     optimizers = {
-        "NTM-BFGS": lambda: L2LOptimizer(LEARNED),
+        "NTM-BFGS": lambda: L2LOptimizer(NOISY),
         f"Adam at {rate:g}": lambda: keras.optimizers.Adam(rate),
     }
     return {
