@@ -50,6 +50,8 @@ def main(output, full=False, seed=0):
         print(f"{name}: loss of the functions themselves")
         paper.show(comparison)
         show_ratio(comparison)
+        if name == "scales":
+            show_decades(comparison, setting(tasks.Quadratic()))
     seeds = plan.episode_seeds("test")
     plain = evaluation.learning_curves(
         presets.load("lstm-quadratic"), tasks.Quadratic(), seeds, plan.steps
@@ -137,6 +139,18 @@ def show_ratio(comparison):
         f"LSTM+GAC / LSTM: {losses[0].mean() / losses[1].mean():.3g}, the "
         f"difference of the losses {difference.mean():.3g} ± {error:.2g}"
     )
+
+
+def show_decades(comparison, task):
+    """Prints the mean loss with averaging cells, by the factor's decade."""
+    decades = {}
+    for record in comparison.records_of("LSTM+GAC"):
+        _, (factor, *_) = task.initial_parameters(record.seed)
+        decade = int(np.floor(np.log10(factor)))
+        loss = record.test_losses[comparison.steps]
+        decades.setdefault(decade, []).append(loss)
+    for decade, losses in sorted(decades.items()):
+        print(f"factors from 1e{decade}: loss {np.mean(losses):.3g}")
 
 
 def plot_averaging_cells(path, steps, seed):

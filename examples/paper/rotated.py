@@ -78,6 +78,7 @@ def compared_rules():
         "NTM-BFGS": in_float64(NOISY),
         "NTM-BFGS, low rank": in_float64(NOISY, memory="low_rank"),
         "NTM-BFGS, exact": in_float64(EXACT),
+        "NTM-BFGS, exact, low rank": in_float64(EXACT, memory="low_rank"),
         "NTM-BFGS, untrained": rules.NTMBFGS.from_config(
             in_float64(NOISY).get_config()
         ),
@@ -146,16 +147,18 @@ def show_speed(comparison):
 
 
 def show_cost(coordinates):
-    """Prints what an update costs with the low-rank memory."""
+    """Prints what updates cost, with the low-rank memory and of the LSTM."""
     config = {**presets.load(NOISY).get_config(), "memory": "low_rank"}
-    cost = evaluation.measure_cost(
-        rules.NTMBFGS.from_config(config), coordinates
-    )
-    print(
-        f"{coordinates} coordinates, low rank: an update takes "
-        f"{cost.update_nanoseconds * coordinates / 1e6:.3g} ms, its state "
-        f"{cost.state_bytes * coordinates / 1e6:.3g} MB"
-    )
+    for name, rule in (
+        ("NTM-BFGS, low rank", rules.NTMBFGS.from_config(config)),
+        ("LSTM", presets.load(LSTM)),
+    ):
+        cost = evaluation.measure_cost(rule, coordinates)
+        print(
+            f"{coordinates} coordinates, {name}: an update takes "
+            f"{cost.update_nanoseconds * coordinates / 1e6:.3g} ms, its state "
+            f"{cost.state_bytes * coordinates / 1e6:.3g} MB"
+        )
 
 
 def losses_of_fit(epochs, seeds):
