@@ -25,7 +25,7 @@ def update_in_blocks(
     dtypes,
     learning_rate,
     block_size=BLOCK_SIZE,
-    is_good=None,
+    judgement=None,
 ):
     """One step of a rule, whose hidden state is kept in variables.
 
@@ -44,16 +44,17 @@ def update_in_blocks(
             of the local slots may be narrower.
         learning_rate: Scalar tensor.
         block_size: Integer, in coordinates. Defaults to 16,384.
-        is_good: Boolean tensor, `[K]`: which variables are to be updated. The
-            others' hidden state stays as it is, and the rule sees a zero
-            gradient in place of theirs. If there is none, the shared state
-            stays, too. Defaults to `None`, all of them.
+        judgement: A `Judgement` of the gradients: their scales, and which
+            variables are to be updated. The others' hidden state stays as it
+            is, and the rule sees a zero gradient in place of theirs. If there
+            is none, the shared state stays, too. Defaults to `None`: all are
+            good.
 
     Returns:
         List of tensors: the updates, times the learning rate.
     """
     step = _Step(
-        rule, gradients, variables, slots, dtypes, learning_rate, is_good
+        rule, gradients, variables, slots, dtypes, learning_rate, judgement
     )
     updates: list[Any] = [None] * len(variables)
     done: list[Any] = []
@@ -78,7 +79,14 @@ class _Step:
     """
 
     def __init__(
-        self, rule, gradients, variables, slots, dtypes, learning_rate, is_good
+        self,
+        rule,
+        gradients,
+        variables,
+        slots,
+        dtypes,
+        learning_rate,
+        judgement,
     ):
         self.run = backend.traced(rule)
         self.gradients = gradients
@@ -87,8 +95,18 @@ class _Step:
         # The same for each block: it moves on once a step.
         self.shared = tree.map_structure(backend.read, slots.shared)
         self.dtypes = dtypes.local
-        self.learning_rate = learning_rate
-        self.is_good = is_good
+        self.is_judged = judgement is not None
+        rate = ops.cast(learning_rate, "float32")
+        if self.is_judged:
+            is_good, gradient_scale, update_scale = judgement
+            self.any_good = ops.any(is_good)
+            # Zero for those that are not updated.
+            share = ops.cast(is_good, "float32")
+            self.gradient_scales = ops.unstack(gradient_scale * share)
+            self.rates = ops.unstack(rate * update_scale * share)
+            self.is_good = ops.unstack(is_good)
+        else:
+            self.rates = [rate] * len(variables)
 
     def in_one_call(self, indices):
         """Updates some variables."""
@@ -123,8 +141,8 @@ class _Step:
 
     def assign_shared(self, slots, shared):
         """Assigns the next shared state, unless no variable was updated."""
-        if self.is_good is not None:
-            select = functools.partial(backend.select, ops.any(self.is_good))
+        if self.is_judged:
+            select = functools.partial(backend.select, self.any_good)
             shared = tree.map_structure(select, shared, self.shared)
         tree.map_structure(backend.assign, slots, shared)
 
@@ -134,13 +152,20 @@ class _Step:
             tree.map_structure(ops.cast, values, self.dtypes[i])
             for i, values in zip(indices, local)
         ]
-        gradients = self._only_good(indices, gradients)
+        if self.is_judged:
+            gradients = [
+                backend.scaled(gradient, self.gradient_scales[i])
+                for i, gradient in zip(indices, gradients)
+            ]
         with forward_only():
             updates, state = self.run(
                 gradients, parameters, RuleState(local, self.shared)
             )
-        updates = [u * ops.cast(self.learning_rate, u.dtype) for u in updates]
-        if self.is_good is not None:
+        updates = [
+            backend.scaled(update, self.rates[i])
+            for i, update in zip(indices, updates)
+        ]
+        if self.is_judged:
             local = [
                 tree.map_structure(
                     functools.partial(backend.select, self.is_good[i]),
@@ -150,16 +175,7 @@ class _Step:
                 for i, after, before in zip(indices, state.local, local)
             ]
             state = state._replace(local=local)
-        return self._only_good(indices, updates), state
-
-    def _only_good(self, indices, tensors):
-        """The tensors of good variables, and zeros."""
-        if self.is_good is None:
-            return tensors
-        return [
-            backend.select(self.is_good[i], tensor, ops.zeros_like(tensor))
-            for i, tensor in zip(indices, tensors)
-        ]
+        return updates, state
 
 
 def _groups(rule, variables, block_size):

@@ -24,6 +24,7 @@ import keras
 from keras import ops
 
 from keras_l2l.optimizers.backends import backend
+from keras_l2l.rules.stacking import ShapeStacks
 
 # A norm above this multiple of the running maximum is an explosion.
 _EXPLOSION = 1e3
@@ -108,7 +109,7 @@ class Guard(NamedTuple):
         Returns:
             A `Judgement`. A rule has to expect NaN in good gradients.
         """
-        norms = ops.stack([_norm(g) for g in gradients])
+        norms = backend.norms(gradients)
         is_finite = ops.isfinite(norms)
         none = ops.zeros_like(is_finite)
         is_lost, has_part = backend.cond(
@@ -149,15 +150,19 @@ class Guard(NamedTuple):
             is not finite where its snapshot is; whether it is not lost, and
             its gradient is not finite, but a part of that is, and not zero.
         """
+        stacks = ShapeStacks(variables)
         lost, parts = [], []
-        for i, variable in enumerate(variables):
-            is_taken = ops.isfinite(backend.read(self.snapshots[i]))
-            is_finite_now = ops.isfinite(backend.read(variable))
-            lost.append(ops.any(is_taken & ~is_finite_now))
-            is_part = ops.isfinite(gradients[i])
-            parts.append(ops.any(is_part & ops.not_equal(gradients[i], 0)))
-        is_lost = ops.stack(lost)
-        return is_lost, ~is_finite & ops.stack(parts) & ~is_lost
+        for value, snapshot, gradient in zip(
+            _read(stacks, variables),
+            _read(stacks, self.snapshots),
+            stacks.stack(gradients),
+        ):
+            is_lost = ops.isfinite(snapshot) & ~ops.isfinite(value)
+            lost.append(ops.any(is_lost, axis=-1))
+            is_part = ops.isfinite(gradient) & ops.not_equal(gradient, 0)
+            parts.append(ops.any(is_part, axis=-1))
+        is_lost = stacks.from_stacks(lost)
+        return is_lost, ~is_finite & stacks.from_stacks(parts) & ~is_lost
 
     def _move(self, streak, any_finite, is_lost, variables, averages):
         """Assigns the next streak; restores or exchanges the variables.
@@ -174,25 +179,33 @@ class Guard(NamedTuple):
         )
 
         def moved():
-            values, snapshots = [], []
-            for i, variable in enumerate(variables):
-                value = backend.read(variable)
-                snapshot = backend.read(self.snapshots[i])
+            stacks = ShapeStacks(variables)
+            losts = stacks.to_stacks(is_lost)
+            values, snapshots, restarted = [], [], []
+            for value, snapshot, lost in zip(
+                _read(stacks, variables), _read(stacks, self.snapshots), losts
+            ):
                 is_taken = ops.isfinite(snapshot)
-                value = ops.where(is_taken & is_lost[i], snapshot, value)
+                value = ops.where(is_taken & lost[:, None], snapshot, value)
                 is_moved = is_taken & is_exchange
                 values.append(ops.where(is_moved, snapshot, value))
                 # What is given up is no snapshot to go back to.
                 is_kept = is_moved & ~is_given_up
                 snapshots.append(ops.where(is_kept, value, snapshot))
             # Averages begin anew where their variables went back.
-            restarted = [
-                ops.where(
-                    is_given_up | is_lost[i], values[i], backend.read(average)
-                )
-                for i, average in enumerate(averages)
+            if averages:
+                restarted = [
+                    ops.where(is_given_up | lost[:, None], value, average)
+                    for lost, value, average in zip(
+                        losts, values, _read(stacks, averages)
+                    )
+                ]
+                restarted = stacks.unstack(restarted)
+            return [
+                *stacks.unstack(values),
+                *stacks.unstack(snapshots),
+                *restarted,
             ]
-            return [*values, *snapshots, *restarted]
 
         is_rewound = ops.any(is_lost) | is_given_up
         backend.assign_if(
@@ -211,24 +224,24 @@ class Guard(NamedTuple):
             is_first | ops.all((norms <= peak) | ~is_good)
         )
         # Of a variable that was frozen there is none yet.
-        snapshots = [ops.convert_to_tensor(s) for s in self.snapshots]
-        first = [ops.reshape(snapshot, (-1,))[0] for snapshot in snapshots]
-        is_missing = ops.stack([ops.isnan(value) for value in first])
+        is_missing = ops.isnan(backend.first_elements(self.snapshots))
         age = backend.read(self.age)
         is_due = is_calm & (
             (age >= _SNAPSHOT_EVERY) | ops.any(is_missing & is_good)
         )
-        backend.assign_if(
-            is_due,
-            lambda: [
-                ops.zeros_like(age),
-                *(
-                    ops.where(is_good[i], backend.read(variable), snapshots[i])
-                    for i, variable in enumerate(variables)
-                ),
-            ],
-            [self.age, *self.snapshots],
-        )
+
+        def taken():
+            snapshots = [
+                backend.select(
+                    one, backend.read(variable), backend.read(snapshot)
+                )
+                for one, variable, snapshot in zip(
+                    ops.unstack(is_good), variables, self.snapshots
+                )
+            ]
+            return [ops.zeros_like(age), *snapshots]
+
+        backend.assign_if(is_due, taken, [self.age, *self.snapshots])
 
     def _next_peak(self, norms, peak, is_explosion, is_usual):
         largest = ops.max(ops.where(is_usual, norms, 0.0))
@@ -256,8 +269,9 @@ class Guard(NamedTuple):
         backend.assign(self.peak, ops.where(is_rewound, 0.0, peak))
 
 
-def _norm(gradient):
-    return ops.sqrt(ops.sum(ops.square(ops.cast(gradient, "float32"))))
+def _read(stacks, variables):
+    """Stacks of the values of variables."""
+    return stacks.stack([backend.read(variable) for variable in variables])
 
 
 def _gradient_scale(norms, peak, is_explosion):

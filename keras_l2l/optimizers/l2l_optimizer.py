@@ -404,31 +404,28 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     def _update_device(
         self, dtypes, _, gradients, variables, slots, guard, averages, rate
     ):
-        def step(gradients, is_good=None, scale=1.0):
-            _decay_weights(self, variables, is_good, rate)
+        judgement = guard and guard.check(gradients, variables, averages)
+
+        def step():
+            _decay_weights(
+                self, variables, judgement and judgement.is_good, rate
+            )
             updates = update_in_blocks(
                 self.rule,
                 gradients,
                 variables,
                 slots,
                 dtypes,
-                ops.cast(rate, "float32") * scale,
-                is_good=is_good,
+                rate,
+                judgement=judgement,
             )
             for variable, update in zip(variables, updates):
                 self.assign_add(variable, update)
 
-        if guard is None:
-            step(gradients)
+        if judgement is None:
+            step()
         else:
-            is_good, *scales = guard.check(gradients, variables, averages)
-            scaled = [
-                g * ops.cast(scale, g.dtype)
-                for g, scale in zip(gradients, ops.unstack(scales[0]))
-            ]
-            backend.run_if(
-                ops.any(is_good), lambda: step(scaled, is_good, scales[1])
-            )
+            backend.run_if(ops.any(judgement.is_good), step)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         guard = self._guard.value

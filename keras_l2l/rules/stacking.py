@@ -1,5 +1,6 @@
 """Tensors of one shape as one, so that a step has fewer, larger operations."""
 
+import keras
 from keras import ops
 
 
@@ -11,18 +12,21 @@ class ShapeStacks:
     stack of one.
 
     Args:
-        tensors: List of tensors, whose shapes all later lists have.
-        dtype: The dtype of the stacks.
+        tensors: List of tensors or variables, whose shapes all later lists
+            have.
+        dtype: The dtype of the stacks. Defaults to `None`, that of their
+            tensors, of which those of another dtype have a stack of their own.
     """
 
-    def __init__(self, tensors, dtype):
+    def __init__(self, tensors, dtype=None):
         self._tensors = tensors
         self._dtype = dtype
         groups: dict[tuple, list[int]] = {}
         for index, tensor in enumerate(tensors):
             shape = tuple(tensor.shape)
             key = (*shape, index) if None in shape else shape
-            groups.setdefault(key, []).append(index)
+            kind = keras.backend.standardize_dtype(dtype or tensor.dtype)
+            groups.setdefault((kind, *key), []).append(index)
         self._groups = list(groups.values())
         self._order = [index for group in self._groups for index in group]
 
@@ -38,27 +42,27 @@ class ShapeStacks:
 
     def stack(self, tensors):
         """List of tensors → list of stacks `[k, n]` of k flat tensors."""
-        return [
-            _concatenate(
-                [
-                    ops.reshape(ops.cast(tensors[i], self._dtype), (1, -1))
-                    for i in group
-                ]
-            )
-            for group in self._groups
-        ]
+        stacks = []
+        for group in self._groups:
+            members = [tensors[i] for i in group]
+            if self._dtype is not None:
+                members = [ops.cast(m, self._dtype) for m in members]
+            # One operation for all of them, and one to make them flat.
+            stack = members[0] if len(members) == 1 else ops.stack(members)
+            stacks.append(ops.reshape(stack, (len(members), -1)))
+        return stacks
 
     def unstack(self, stacks):
         """The inverse of `stack`: list of stacks → list of tensors."""
-        rows = [
-            row
-            for stack, count in zip(stacks, self.counts)
-            for row in (ops.split(stack, count) if count > 1 else [stack])
-        ]
-        return [
-            ops.reshape(row, ops.shape(tensor))
-            for row, tensor in zip(self._restored(rows), self._tensors)
-        ]
+        tensors = []
+        for stack, group in zip(stacks, self._groups):
+            shape = ops.shape(self._tensors[group[0]])
+            if len(group) == 1:
+                tensors.append(ops.reshape(stack, shape))
+            else:
+                stack = ops.reshape(stack, (len(group), *shape))
+                tensors += ops.unstack(stack, len(group))
+        return self._restored(tensors)
 
     def stack_scalars(self, values):
         """List of K scalars or vectors → `[K, …]`, in the order of stacks."""
@@ -67,6 +71,15 @@ class ShapeStacks:
     def unstack_scalars(self, values):
         """The inverse of `stack_scalars`."""
         return self._restored(ops.unstack(values))
+
+    def to_stacks(self, values):
+        """`[K]`, one for each tensor → list of `[k]`, one for each stack."""
+        return self.split(ops.take(values, self._order, axis=0))
+
+    def from_stacks(self, values):
+        """The inverse of `to_stacks`."""
+        places = self._restored(list(range(len(self._order))))
+        return ops.take(ops.concatenate(values), places, axis=0)
 
     def repeat(self, values):
         """A value for each stack → list of K, one for each tensor."""
@@ -85,7 +98,3 @@ class ShapeStacks:
         """A list in the order of stacks → in the order of the tensors."""
         places = {index: place for place, index in enumerate(self._order)}
         return [values[places[i]] for i in range(len(values))]
-
-
-def _concatenate(tensors):
-    return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)

@@ -32,9 +32,26 @@ class Backend:
         """Assigns a value, cast to the variable's dtype."""
         variable.assign(ops.cast(value, variable.dtype))
 
+    def scaled(self, tensor, factor):
+        """A tensor times a scalar; zeros if that is 0, whatever it is."""
+        factor = ops.cast(factor, tensor.dtype)
+        return ops.where(ops.equal(factor, 0), 0, tensor * factor)
+
     def select(self, is_first, first, second):
         """One of two tensors of one shape, by a scalar boolean."""
         return ops.where(is_first, first, second)
+
+    def norms(self, tensors):
+        """The norms of K tensors, a float32 tensor `[K]`."""
+        squares = [
+            ops.sum(ops.square(ops.cast(one, "float32"))) for one in tensors
+        ]
+        return ops.sqrt(ops.stack(squares))
+
+    def first_elements(self, variables):
+        """The first element of each of K variables, a float32 tensor `[K]`."""
+        firsts = [ops.reshape(self.read(v), (-1,))[0] for v in variables]
+        return ops.stack([ops.cast(first, "float32") for first in firsts])
 
     # Conditions.
 

@@ -28,6 +28,21 @@ class TensorFlowBackend(Backend):
     def read(self, variable):
         return tf.convert_to_tensor(variable)
 
+    def norms(self, tensors):
+        # One operation for each of hundreds of tensors.
+        halves = [tf.nn.l2_loss(tf.cast(one, tf.float32)) for one in tensors]
+        return tf.sqrt(2.0 * tf.stack(halves))
+
+    def first_elements(self, variables):
+        # Not of the variable, as XLA cannot gather from one.
+        firsts = [
+            tf.gather_nd(self.read(v), [0] * v.shape.rank) for v in variables
+        ]
+        return tf.stack([tf.cast(first, tf.float32) for first in firsts])
+
+    def scaled(self, tensor, factor):
+        return tf.math.multiply_no_nan(tensor, tf.cast(factor, tensor.dtype))
+
     def select(self, is_first, first, second):
         # `tf.where` is as slow as if it had to broadcast.
         return tf.compat.v1.where(is_first, first, second)
