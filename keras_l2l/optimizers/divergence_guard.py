@@ -186,11 +186,12 @@ class Guard(NamedTuple):
                 _read(stacks, variables), _read(stacks, self.snapshots), losts
             ):
                 is_taken = ops.isfinite(snapshot)
-                value = ops.where(is_taken & lost[:, None], snapshot, value)
-                is_moved = is_taken & is_exchange
-                values.append(ops.where(is_moved, snapshot, value))
-                # What is given up is no snapshot to go back to.
-                is_kept = is_moved & ~is_given_up
+                is_back = is_taken & (lost[:, None] | is_exchange)
+                values.append(ops.where(is_back, snapshot, value))
+                # What is lost or given up is no snapshot to go back to.
+                is_kept = (
+                    is_taken & is_exchange & ~(lost[:, None] | is_given_up)
+                )
                 snapshots.append(ops.where(is_kept, value, snapshot))
             # Averages begin anew where their variables went back.
             if averages:

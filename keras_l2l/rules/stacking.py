@@ -60,8 +60,8 @@ class ShapeStacks:
             if len(group) == 1:
                 tensors.append(ops.reshape(stack, shape))
             else:
-                stack = ops.reshape(stack, (len(group), *shape))
-                tensors += ops.unstack(stack, len(group))
+                members = ops.reshape(stack, (len(group), *shape))
+                tensors += ops.unstack(members, len(group))
         return self._restored(tensors)
 
     def stack_scalars(self, values):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 import keras_l2l
 from keras_l2l import rules
@@ -61,6 +62,31 @@ def test_a_step_in_a_graph_is_one_without(jit_compile):
 
     for one, two in zip(values_after(False), values_after(True)):
         np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_scalars_matrices_and_other_dtypes():
+    """Variables of one shape are looked at side by side, others are not."""
+    variables = [
+        keras.Variable(5.0),
+        keras.Variable([[1.0, 2.0], [3.0, 4.0]]),
+        keras.Variable(np.array([1.0, 1e-200]), dtype="float64"),
+        *_variables(),
+    ]
+    optimizer = _optimizer()
+    before = [v.numpy() for v in variables]
+    optimizer.apply([tf.ones(v.shape, v.dtype) for v in variables], variables)
+    for snapshot, value in zip(optimizer._guard.value.snapshots, before):
+        np.testing.assert_array_equal(snapshot, value)
+    # They diverge; all but the last come back, each to its own value.
+    lost = [v.numpy() for v in variables]
+    for variable in variables[:-1]:
+        variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
+    gradients = [tf.fill(v.shape, tf.cast(np.nan, v.dtype)) for v in variables]
+    gradients[-1] = tf.zeros(2)
+    optimizer.apply(gradients, variables)
+    for variable, value in zip(variables, [*before[:-1], lost[-1]]):
+        np.testing.assert_array_equal(variable, value)
+    assert optimizer.interventions == {"skipped": 1, "rewound": 1}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])

@@ -34,9 +34,12 @@ class TensorFlowBackend(Backend):
         return tf.sqrt(2.0 * tf.stack(halves))
 
     def first_elements(self, variables):
-        # Not of the variable, as XLA cannot gather from one.
+        # Gathered from values, as XLA cannot gather from a variable.
         firsts = [
-            tf.gather_nd(self.read(v), [0] * v.shape.rank) for v in variables
+            tf.gather_nd(self.read(v), [0] * len(v.shape))
+            if len(v.shape)
+            else self.read(v)
+            for v in variables
         ]
         return tf.stack([tf.cast(first, tf.float32) for first in firsts])
 
