@@ -161,6 +161,8 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self._checkpointed = backend.checkpointed(self.rule.weights)
         # Paths of the variables as a rule that goes by them first saw them.
         self._paths = Untracked(None)
+        # By the indices of the variables that they update.
+        self._functions = Untracked({})
 
     def build(self, variables: list[Any]) -> None:
         """Creates the hidden state of the rule.
@@ -384,11 +386,12 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         gradients, variables = zip(*step.values())
         guard = self._guard.value
         averages = self._model_variables_moving_average if self.use_ema else ()
+        update = functools.partial(
+            self._update_device, self._slots.of("dtypes", indices)
+        )
         run(
             variables[0],
-            functools.partial(
-                self._update_device, self._slots.of("dtypes", indices)
-            ),
+            backend.traced_once(self._functions.value, tuple(indices), update),
             args=(
                 gradients,
                 variables,

@@ -92,6 +92,20 @@ class Backend:
         """A rule, or a function like it that is traced only once."""
         return rule
 
+    def traced_once(self, functions, key, update):
+        """An update that is traced once, although `fit()` may trace it twice.
+
+        Args:
+            functions: Dict in which to keep it.
+            key: What tells the update from others in that dict.
+            update: Function of a variable, a list of gradients, structures of
+                variables that are always the same, and the learning rate.
+
+        Returns:
+            Function of the same arguments.
+        """
+        return update
+
     def after(self, tensors):
         """A context in which nothing runs before these tensors are known."""
         return contextlib.nullcontext()

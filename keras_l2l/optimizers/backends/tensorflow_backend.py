@@ -53,6 +53,23 @@ class TensorFlowBackend(Backend):
     def traced(self, rule):
         return function_cache.traced_rule(rule)
 
+    def traced_once(self, functions, key, update):
+        if tf.executing_eagerly() or tf.distribute.has_strategy():
+            return update
+
+        def call(variable, gradients, *state):
+            *state, rate = state
+            if key not in functions:
+                functions[key] = tf.function(
+                    lambda gradients, rate: update(
+                        variable, gradients, *state, rate
+                    ),
+                    autograph=False,
+                )
+            functions[key](list(gradients), tf.convert_to_tensor(rate))
+
+        return call
+
     def after(self, tensors):
         return tf.control_dependencies(tensors)
 
@@ -97,13 +114,16 @@ class TensorFlowBackend(Backend):
     def outside_of_functions(self):
         return tf.init_scope()
 
+    @contextlib.contextmanager
     def scope_of_variables(self):
         # In a function that `fit()` traces, each variable takes long to
         # create, and under XLA none may begin with a large constant. Those of
         # replicas cannot leave it.
         if tf.distribute.has_strategy():
-            return contextlib.nullcontext()
-        return tf.init_scope()
+            yield
+            return
+        with tf.init_scope(), tf.variable_creator_scope(_create_outside):
+            yield
 
     def colocated_with(self, variable):
         strategy = tf.distribute.get_strategy()
@@ -126,6 +146,16 @@ class TensorFlowBackend(Backend):
 
     def check_update(self, optimizer):
         distribution.check_update(optimizer)
+
+
+def _create_outside(next_creator, **arguments):
+    """Creates a variable that no function counts as its own.
+
+    A function that has created variables is traced again, with all that the
+    training step of a model computes.
+    """
+    arguments["experimental_enable_variable_lifting"] = False
+    return next_creator(**arguments)
 
 
 def _update_block(step, gradient, parameter, slots, begin, length):
