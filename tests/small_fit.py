@@ -35,7 +35,7 @@ def compiled(optimizer=None, **kwargs):
 
 
 def built(model):
-    """The model, with its optimizer built; else `fit` traces it twice."""
+    """The model, with its optimizer built, which on replicas saves a trace."""
     model.optimizer.build(model.trainable_variables)
     return model
 

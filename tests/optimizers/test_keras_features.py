@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_l2l import presets, rules
+from keras_l2l.optimizers import divergence_guard
 from keras_l2l.optimizers.l2l_optimizer import L2LOptimizer
 from tests.small_fit import compiled, fit, make
 
@@ -65,6 +66,27 @@ def test_set_weights():
     second.set_weights([v.numpy() for v in first.variables])
     for one, two in zip(first.variables, second.variables):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+@pytest.mark.parametrize("metrics", [None, ["mae"]])
+def test_the_update_is_traced_once(monkeypatch, metrics):
+    """`fit()` traces a step twice that creates variables, as metrics do."""
+    traces = []
+    check = divergence_guard.Guard.check
+    monkeypatch.setattr(
+        divergence_guard.Guard,
+        "check",
+        lambda *arguments: traces.append(1) or check(*arguments),
+    )
+    steps = []
+    model = compiled(run_eagerly=False, metrics=metrics)
+    train_step = model.train_step
+    monkeypatch.setattr(
+        model, "train_step", lambda data: steps.append(1) or train_step(data)
+    )
+    fit(model)
+    assert len(traces) == 1
+    assert len(steps) == (1 if metrics is None else 2)
 
 
 def test_constraints_are_applied():

@@ -57,8 +57,8 @@ class TensorFlowBackend(Backend):
         if tf.executing_eagerly() or tf.distribute.has_strategy():
             return update
 
-        def call(variable, gradients, *state):
-            *state, rate = state
+        def call(variable, gradients, *others):
+            *state, rate = others
             if key not in functions:
                 functions[key] = tf.function(
                     lambda gradients, rate: update(
