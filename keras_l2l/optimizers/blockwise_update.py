@@ -58,13 +58,16 @@ def update_in_blocks(
     )
     updates: list[Any] = [None] * len(variables)
     done: list[Any] = []
-    for group in _groups(rule, variables, block_size):
+    groups = _groups(rule, variables, block_size)
+    shapes = [[tuple(variables[i].shape) for i in group] for group in groups]
+    for group, its_shapes in zip(groups, shapes):
         # One after the other, or the temporaries of all would add up.
         with backend.after(done):
             if _is_large(rule, variables[group[0]], block_size):
                 done, shared = step.in_blocks(group[0], block_size)
             else:
-                done, shared = step.in_one_call(group)
+                is_shared = shapes.count(its_shapes) > 1
+                done, shared = step.in_one_call(group, is_shared)
         for i, update in zip(group, done):
             updates[i] = update
     step.assign_shared(slots.shared, shared)
@@ -88,7 +91,7 @@ class _Step:
         learning_rate,
         judgement,
     ):
-        self.run = backend.traced(rule)
+        self.rule = rule
         self.gradients = gradients
         self.variables = variables
         self.slots = slots.local
@@ -108,9 +111,16 @@ class _Step:
         else:
             self.rates = [rate] * len(variables)
 
-    def in_one_call(self, indices):
-        """Updates some variables."""
+    def in_one_call(self, indices, is_shared):
+        """Updates some variables.
+
+        Args:
+            indices: List of integers, which.
+            is_shared: Boolean, whether other calls have the same shapes, so
+                that it pays to trace the rule as a function.
+        """
         updates, state = self._call(
+            backend.traced(self.rule) if is_shared else self.rule,
             indices,
             [self.gradients[i] for i in indices],
             [backend.read(self.variables[i]) for i in indices],
@@ -126,7 +136,8 @@ class _Step:
 
         def step(gradient, parameter, local):
             (update,), state = self._call(
-                [index], [gradient], [parameter], [local]
+                backend.traced(self.rule),
+                *([index], [gradient], [parameter], [local]),
             )
             return update, state.local[0], state.shared
 
@@ -146,7 +157,7 @@ class _Step:
             shared = tree.map_structure(select, shared, self.shared)
         tree.map_structure(backend.assign, slots, shared)
 
-    def _call(self, indices, gradients, parameters, local):
+    def _call(self, rule, indices, gradients, parameters, local):
         """Calls the rule; what is not good stays as it is."""
         local = [
             tree.map_structure(ops.cast, values, self.dtypes[i])
@@ -158,7 +169,7 @@ class _Step:
                 for i, gradient in zip(indices, gradients)
             ]
         with forward_only():
-            updates, state = self.run(
+            updates, state = rule(
                 gradients, parameters, RuleState(local, self.shared)
             )
         updates = [
