@@ -35,7 +35,7 @@ PICTURES = {
     "text.py": ["text.png"],
     "use_in_keras.py": ["images.png"],
 }
-FAST = {"learned_update.py", "paper/quadratics.py"}
+FAST = {"learned_update.py"}
 # They make the operations of their process deterministic for good.
 IN_A_PROCESS = {"paper/feature_network.py"}
 

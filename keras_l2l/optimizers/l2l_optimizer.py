@@ -161,7 +161,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self._checkpointed = backend.checkpointed(self.rule.weights)
         # Paths of the variables as a rule that goes by them first saw them.
         self._paths = Untracked(None)
-        # By the indices of the variables that they update.
+        # By what they update, and how.
         self._functions = Untracked({})
 
     def build(self, variables: list[Any]) -> None:
@@ -389,9 +389,11 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         update = functools.partial(
             self._update_device, self._slots.of("dtypes", indices)
         )
+        # What a user may set between two calls of `compile()`.
+        key = (*indices, self.weight_decay)
         run(
             variables[0],
-            backend.traced_once(self._functions.value, tuple(indices), update),
+            backend.traced_once(self._functions.value, key, update),
             args=(
                 gradients,
                 variables,

@@ -54,6 +54,7 @@ def test_all_train_the_same_optimizees(tmp_path):
     assert done[-1] == len(calls) == totals[-1]
 
 
+@pytest.mark.slow
 def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path):
     whole, calls = _run(tmp_path / "whole")
     _run(tmp_path / "part", seeds=1)

@@ -41,7 +41,7 @@ def _run(function, *arguments):
     [
         "Quadratic-many",
         "KerasTask-mlp",
-        "KerasTask-convnet",
+        pytest.param("KerasTask-convnet", marks=pytest.mark.slow),
         pytest.param("KerasTask-recurrent", marks=pytest.mark.slow),
         "KerasTask-two-by-two",
         "NeuralStyle",
@@ -116,7 +116,8 @@ def one_by_one():
 @pytest.mark.parametrize(
     "case",
     [
-        *("record", "slices", "blocks"),
+        *("record", "blocks"),
+        pytest.param("slices", marks=pytest.mark.slow),
         pytest.param("repeat", marks=pytest.mark.slow),
     ],
 )

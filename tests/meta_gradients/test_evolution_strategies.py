@@ -110,10 +110,8 @@ def test_xla_gives_the_same_estimate():
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(AntitheticES, marks=pytest.mark.slow), PersistentES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AntitheticES, PersistentES])
 def test_particles_side_by_side_are_those_alone(kind):
     """Two unrolls of three optimizees, whose estimates add up."""
     task = components.TASKS["KerasTask-convnet"]()
@@ -189,7 +187,9 @@ def test_a_particle_that_diverges_is_bounded_and_pushes_back():
     assert np.isfinite(result.gradients[0])
 
 
-@pytest.mark.parametrize("vectorize", [False, True])
+@pytest.mark.parametrize(
+    "vectorize", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_learns_and_resumes(tmp_path, vectorize):
     def trainer():
         made = MetaTrainer(

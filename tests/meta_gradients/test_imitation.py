@@ -149,6 +149,7 @@ def _trainer(rate=0.5, teacher=0.1, **arguments):
     return trainer
 
 
+@pytest.mark.slow
 def test_resume_where_both_kinds_of_episodes_are(tmp_path):
     whole = _trainer(epochs=4)
     batches = whole._pool.batches

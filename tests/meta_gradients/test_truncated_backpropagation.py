@@ -105,7 +105,7 @@ def test_of_rules_that_share_something(rule_name):
     [
         ("CoordinatewiseLSTM", 1.0, 1),
         ("CoordinatewiseLSTM", 0.5, 4),
-        ("Adam", 1.0, 4),
+        pytest.param("Adam", 1.0, 4, marks=pytest.mark.slow),
         ("Adam", 0.5, 1),
     ],
 )

@@ -70,10 +70,9 @@ def _assert_same(received, expected, rtol):
     "name",
     [
         "evolution",
-        "vectorized",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("backpropagation", "share")
+            for name in ("backpropagation", "share", "vectorized")
         ),
     ],
 )

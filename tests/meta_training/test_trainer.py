@@ -204,6 +204,7 @@ def test_optimizees_are_spread_over_the_horizon():
     assert len({slot.position for slot in batch.slots}) == 3
 
 
+@pytest.mark.slow
 def test_one_by_one_and_side_by_side_learn_the_same():
     def train(**arguments):
         trainer = _trainer(

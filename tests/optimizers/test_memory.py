@@ -35,7 +35,7 @@ def train_and_forget(rule):
 @pytest.mark.parametrize(
     "name",
     [
-        "SGD",
+        pytest.param("SGD", marks=pytest.mark.slow),
         "CoordinatewiseLSTM",
         pytest.param("Hierarchical", marks=pytest.mark.slow),
     ],

@@ -35,7 +35,12 @@ def _steps(rule, parameters, gradients):
     return parameters, state
 
 
-@pytest.fixture(params=["Hierarchical", "Hierarchical-2"])
+@pytest.fixture(
+    params=[
+        pytest.param("Hierarchical", marks=pytest.mark.slow),
+        "Hierarchical-2",
+    ]
+)
 def rule(request):
     return components.shared_rule(request.param)
 

@@ -125,10 +125,9 @@ def test_meta_parameters_that_were_changed_are_what_is_saved(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "names",
-    [KINDS, pytest.param(sorted(components.SIBLINGS), marks=pytest.mark.slow)],
-    ids=["kinds", "siblings"],
+    "names", [KINDS, sorted(components.SIBLINGS)], ids=["kinds", "siblings"]
 )
 def test_plain_tensorflow_gets_the_same_numbers(export, names, tmp_path):
     rng = np.random.default_rng(0)
