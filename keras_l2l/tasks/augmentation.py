@@ -176,7 +176,7 @@ class Reparametrization(_Rescaling):
         draws = generator.uniform(size=len(parameters))
         if self.level == "model":
             draws[:] = draws[0]
-        return [self.low * (self.high / self.low) ** draw for draw in draws]
+        return [log_interpolate(self.low, self.high, draw) for draw in draws]
 
 
 class GradientNoise(Augmentation):
@@ -211,9 +211,8 @@ class GradientNoise(Augmentation):
 
     def initial_parameters(self, seed):
         parameters, state = self.task.initial_parameters(seed)
-        share = self.low * (self.high / self.low) ** (
-            self._generator(seed).uniform()
-        )
+        draw = self._generator(seed).uniform()
+        share = log_interpolate(self.low, self.high, draw)
         sizes = self._first_sizes(parameters, state, tf.constant([seed, 0]))
         deviations = [
             tf.cast(share, p.dtype) * size for p, size in zip(parameters, sizes)
@@ -353,6 +352,14 @@ def _examples(task):
             f"shapes {shapes}"
         )
     return sizes.pop()[0]
+
+
+def log_interpolate(low, high, share):
+    """The number at a share of the way from `low` to `high`, in logarithms.
+
+    A uniform draw in [0, 1] as the share makes it log-uniform.
+    """
+    return low * (high / low) ** share
 
 
 def check_bounds(low, high):

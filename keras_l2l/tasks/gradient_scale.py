@@ -8,7 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_l2l import checks
-from keras_l2l.tasks.augmentation import Augmentation, check_bounds
+from keras_l2l.tasks.augmentation import (
+    Augmentation,
+    check_bounds,
+    log_interpolate,
+)
 from keras_l2l.tasks.base import Task
 
 
@@ -43,7 +47,7 @@ class LossScaling(Augmentation):
     def initial_parameters(self, seed):
         parameters, state = self.task.initial_parameters(seed)
         draw = self._generator(seed).uniform()
-        factor = self.low * (self.high / self.low) ** draw
+        factor = log_interpolate(self.low, self.high, draw)
         return parameters, [tf.constant(np.float32(factor)), *state]
 
     def sample_batch(self, seed):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_l2l import presets, rules
@@ -198,6 +199,14 @@ def test_weight_decay_is_times_the_learning_rate_and_can_exclude():
     optimizer.apply([0.0 * ONES] * 3, on)
     for one, factor in zip(on, (0.75, 1.0, 1.0)):
         np.testing.assert_allclose(one.numpy(), factor * variable().numpy())
+
+
+def test_a_weight_decay_that_is_set_between_two_trainings():
+    kernel, optimizer = variable(), descent(learning_rate=0.5)
+    for weight_decay in (None, 0.5):
+        optimizer.weight_decay = weight_decay
+        tf.function(lambda: optimizer.apply([0.0 * ONES], [kernel]))()
+    np.testing.assert_allclose(kernel, 0.75 * variable().numpy())
 
 
 def test_the_recurrence_of_the_average():

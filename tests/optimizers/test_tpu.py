@@ -7,6 +7,8 @@
 prints what the compiler says of each program.
 """
 
+import operator
+
 import keras
 import numpy as np
 import pytest
@@ -152,6 +154,10 @@ def scoped_step(strategy, make_optimizer, jit_compile):
     return step, batch, model
 
 
+# Of the definition of a graph.
+nested_functions = operator.attrgetter("library.function")
+
+
 def test_a_trace_on_replicas_is_what_a_tpu_needs():
     """Static shapes, no variable that is created, nothing for the host.
 
@@ -160,7 +166,7 @@ def test_a_trace_on_replicas_is_what_a_tpu_needs():
     step, batch, _ = scoped_step(small_fit.mirrored(2), small_fit.make, False)
     graph = step.get_concrete_function(batch).graph
     nodes = list(graph.as_graph_def().node)
-    for function in graph.as_graph_def().library.function:
+    for function in nested_functions(graph.as_graph_def()):
         nodes += function.node_def
     assert len(nodes) > 500
     assert {node.op for node in nodes}.isdisjoint(NOT_FOR_A_TPU)
