@@ -11,6 +11,7 @@ from keras_l2l.rules.hand_designed import (
     RMSprop,
 )
 from keras_l2l.rules.hierarchical import Hierarchical
+from keras_l2l.rules.learned_muon import LearnedMuon
 from keras_l2l.rules.loading import load_rule
 from keras_l2l.rules.lstm import CoordinatewiseLSTM
 from keras_l2l.rules.muon import Muon
@@ -31,6 +32,7 @@ __all__ = [
     "CoordinatewiseRule",
     "Grouped",
     "Hierarchical",
+    "LearnedMuon",
     "Momentum",
     "Muon",
     "Nadam",

@@ -9,6 +9,7 @@ from keras import ops
 from keras_l2l import checks
 from keras_l2l.rules import preprocessing, step_sizes, tensor_features
 from keras_l2l.rules.base import RuleState, UpdateRule
+from keras_l2l.rules.gru_cell import next_cell
 from keras_l2l.rules.orthogonalization import matrix_shape, orthogonalize
 from keras_l2l.rules.stacking import ShapeStacks
 
@@ -275,7 +276,13 @@ class Hierarchical(UpdateRule):
             features = ops.concatenate(
                 [features, tensor_features.ratio_features(ratios)], axis=-1
             )
-        scalars["cell"] = cell = self._next_cell(features, scalars["cell"])
+        scalars["cell"] = cell = next_cell(
+            features,
+            scalars["cell"],
+            self.kernel,
+            self.recurrent_kernel,
+            self.bias,
+        )
         outputs = ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
         steps = step_sizes.relative_steps(
             outputs[:, 0], step, _NOMINAL_STEPS[self.version]
@@ -297,20 +304,6 @@ class Hierarchical(UpdateRule):
             gate=_gate(outputs[:, 4:5]),
             bias=ops.expand_dims(ops.matmul(cell, self.coordinate_bias), 2),
         )
-
-    def _next_cell(self, inputs, cell):
-        """The GRU of all tensors: `[K, features]` and `[K, units]`."""
-        update, reset, candidate = ops.split(
-            ops.matmul(inputs, self.kernel) + self.bias, 3, axis=-1
-        )
-        of_update, of_reset, of_candidate = ops.split(
-            ops.matmul(cell, self.recurrent_kernel), 3, axis=-1
-        )
-        # One more, so that the cell remembers some steps from the start.
-        update = ops.sigmoid(update + of_update + 1.0)
-        reset = ops.sigmoid(reset + of_reset)
-        candidate = ops.tanh(candidate + reset * of_candidate)
-        return update * cell + (1.0 - update) * candidate
 
     def _update(self, inputs, value, shape, controls):
         """The updates of k tensors of one shape, n coordinates each.

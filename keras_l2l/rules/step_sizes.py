@@ -16,6 +16,9 @@ _VECTOR_SIZE = 0.1
 _LARGEST_RATIO = 2.0
 _SMALLEST_RATIO = 1e-12
 
+# Steps grow to at most exp(3), twenty times the nominal ones.
+_LARGEST_GROWTH = 3.0
+
 
 def relative_steps(corrections, step, nominal_step):
     """Steps as shares of the size of a tensor; they fall as 1/√t.
@@ -114,6 +117,55 @@ def powers_of_ratios(ratios, corrections):
     # Not `ratios ** powers`, whose derivatives at zero are infinite.
     logs = ops.log(ops.maximum(ratios, _SMALLEST_RATIO))
     return ops.where(ratios > 0.0, ops.exp(powers * logs), 0.0)
+
+
+def alignment(gradient, momentum):
+    """How much gradients go on in the direction of those before.
+
+    The sum of the products of gradient and momentum over the sum of their
+    sizes. So coordinates with large gradients, on which the loss depends
+    most, count most: it falls below zero where they swing to and fro.
+
+    Args:
+        gradient: Tensor `[k, n]`, of k tensors of n coordinates.
+        momentum: Tensor `[k, n]`, before these gradients.
+
+    Returns:
+        Tensor `[k]` in [-1, 1]; zero at the first step.
+    """
+    # Squares of 1e18 are finite, and so are sums of some of them.
+    products = gradient * momentum
+    sizes = ops.mean(ops.abs(products), axis=-1)
+    return ops.mean(products, axis=-1) / ops.where(sizes > 0.0, sizes, 1.0)
+
+
+def grown(growths, alignments, ratios, rates, thresholds):
+    """How far steps have grown, while the gradients kept their direction.
+
+    A step that is too short shows in gradients that stay alike, and grows by
+    a share with each of them; one that is too long shows in gradients that
+    turn round, and shrinks. As in Rprop, with one number for a tensor; but
+    never below the nominal step: minibatches turn round by chance, too. Where
+    the gradient has vanished, the data are fitted, and nothing grows.
+
+    Args:
+        growths: Tensor `[K]`, logarithms of the factors so far.
+        alignments: Tensor `[K]` in [-1, 1].
+        ratios: Tensor `[K]` in [0, 1], from `gradient_ratios`.
+        rates: Tensor `[K]`, the growth a step at an alignment of one.
+        thresholds: Tensor `[K]`, alignments at which nothing grows.
+
+    Returns:
+        Tensor `[K]` in [0, 3].
+
+    Reference:
+        - [Riedmiller and Braun, 1993](https://doi.org/10.1109/ICNN.1993.298623)
+        - [Baydin et al., 2018](https://arxiv.org/abs/1703.04782), the product
+          of successive gradients as the derivative by the step.
+    """
+    weights = ops.where(alignments > 0.0, ratios, 1.0)
+    growths = growths + rates * (weights * alignments - thresholds)
+    return ops.clip(growths, 0.0, _LARGEST_GROWTH)
 
 
 def is_vector(shape):

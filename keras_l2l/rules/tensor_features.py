@@ -46,18 +46,57 @@ def tensor_features(gradients, inputs, shapes, sizes, first_sizes, step):
         ],
         axis=-1,
     )
+    return ops.concatenate(
+        [of_tensors, place_features(shapes, step, sizes.dtype)], axis=-1
+    )
+
+
+def place_features(shapes, step, dtype):
+    """Features of the time and of the shapes of K tensors, of order one.
+
+    Args:
+        shapes: List of K shapes.
+        step: Scalar, counted from 1.
+        dtype: The dtype of the features.
+
+    Returns:
+        Tensor `[K, 7]`.
+    """
     of_time = ops.stack(
         [
             *(step / (step + scale) for scale in (10.0, 100.0, 1000.0)),
             ops.log(step) / 5.0 - 1.0,
         ]
     )
-    of_shapes = [_of_shape(shape, sizes.dtype) for shape in shapes]
-    return ops.concatenate(
+    of_shapes = [_of_shape(shape, dtype) for shape in shapes]
+    of_time = ops.broadcast_to(of_time, (len(of_shapes), of_time.shape[0]))
+    return ops.concatenate([of_time, ops.array(of_shapes, dtype)], axis=-1)
+
+
+def training_features(signals, alignments, growths, ratios, sizes, first_sizes):
+    """Features of the training of K tensors, of order one.
+
+    Args:
+        signals: Tensor `[K]`, root mean squares of the momentum over the root
+            of the second moment: 1 where gradients are all alike.
+        alignments: Tensor `[K]` in [-1, 1], from `step_sizes.alignments`.
+        growths: Tensor `[K]`, the logarithms by which steps have grown.
+        ratios: Tensor `[K]` in [0, 1], of a gradient to those before it.
+        sizes: Tensor `[K]`, the root mean squares of the tensors.
+        first_sizes: Tensor `[K]`, those before the first step.
+
+    Returns:
+        Tensor `[K, 7]`.
+    """
+    return ops.stack(
         [
-            of_tensors,
-            ops.broadcast_to(of_time, (len(of_shapes), of_time.shape[0])),
-            ops.array(of_shapes, sizes.dtype),
+            2.0 * signals - 1.0,
+            ops.log(signals + _EPSILON) / 2.0 + 1.0,
+            alignments,
+            growths / 3.0,
+            ops.log(ops.maximum(ratios, 1e-6)) / 3.0,
+            ops.clip(ops.log(sizes / first_sizes), -3.0, 3.0),
+            ops.clip(ops.log(sizes) / 3.0 + 1.0, -3.0, 3.0),
         ],
         axis=-1,
     )
