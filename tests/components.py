@@ -119,6 +119,9 @@ RULES = {
     "Hierarchical-2": lambda: _with_random_meta_parameters(
         rules.Hierarchical(units=4, coordinate_units=3, seed=1, version=2)
     ),
+    "LearnedMuon": lambda: _with_random_meta_parameters(
+        rules.LearnedMuon(units=4, seed=1)
+    ),
 }
 
 
@@ -139,8 +142,7 @@ SIBLINGS = {
     *("SGD", "Momentum", "Momentum-nesterov", "RMSprop", "AdamW", "Nadam"),
     *("ScheduleFreeAdamW", "CoordinatewiseLSTM-raw", "CoordinatewiseLSTM-p5"),
     *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
-    *("NTMBFGS-bfgs",),
-    "Hierarchical",
+    *("NTMBFGS-bfgs", "Hierarchical", "Hierarchical-2"),
 }
 
 

@@ -14,7 +14,7 @@ from keras_l2l.rules import RuleState
 BLOCK_SIZE = 2**14
 # A rule of whole tensors has fewer, and stacks tensors of one shape: as many
 # blocks share a call.
-_BLOCKS_OF_TENSORS = 16
+_BLOCKS_OF_TENSORS = 64
 
 
 def update_in_blocks(

@@ -104,15 +104,13 @@ class LearnedMuon(UpdateRule):
 
     def initial_state(self, parameters):
         dtype = self.compute_dtype
+        first_summary = [_UNKNOWN_SIZE] + [0.0] * (self.units + 2)
         return RuleState(
             local=[
                 {
                     "momentum": ops.zeros(ops.shape(p), dtype),
                     "square": ops.zeros(ops.shape(p), dtype),
-                    "first_size": ops.full((), _UNKNOWN_SIZE, dtype),
-                    "mean_square": ops.zeros((), dtype),
-                    "growth": ops.zeros((), dtype),
-                    "cell": ops.zeros((self.units,), dtype),
+                    "summary": ops.convert_to_tensor(first_summary, dtype),
                 }
                 for p in parameters
             ],
@@ -133,13 +131,10 @@ class LearnedMuon(UpdateRule):
                 ),
             )
         ]
-        scalars, controls = self._steer(
+        summary, controls = self._steer(
             moments,
             stacks.repeat(stacks.shapes),
-            {
-                name: stacks.stack_scalars([loc[name] for loc in state.local])
-                for name in ("first_size", "mean_square", "growth", "cell")
-            },
+            stacks.stack_scalars([local["summary"] for local in state.local]),
             step,
         )
         updates = [
@@ -151,10 +146,7 @@ class LearnedMuon(UpdateRule):
         local = {
             "momentum": stacks.unstack([m.momentum for m in moments]),
             "square": stacks.unstack([m.square for m in moments]),
-            **{
-                name: stacks.unstack_scalars(value)
-                for name, value in scalars.items()
-            },
+            "summary": stacks.unstack_scalars(summary),
         }
         return [
             ops.cast(update, p.dtype)
@@ -182,12 +174,15 @@ class LearnedMuon(UpdateRule):
         state = {name: ops.cast(x, "float32") for name, x in state.items()}
         step = ops.cast(shared["step"], "float32")
         scaled = state["momentum"] * _scale(state["square"], step)
+        scaled = scaled / (1.0 - _BETA_MOMENTUM**step)
         found = {
             "signal": ops.sqrt(ops.mean(ops.square(scaled))),
-            "growth": ops.exp(state["growth"]),
+            "growth": ops.exp(state["summary"][2]),
         }
         if len(shape) > 1:
-            found["orthogonalized"] = _gate(self._outputs(state["cell"])[4])
+            found["orthogonalized"] = _gate(
+                self._outputs(state["summary"][3:])[4]
+            )
         return {name: float(value) for name, value in found.items()}
 
     def get_config(self):
@@ -197,45 +192,47 @@ class LearnedMuon(UpdateRule):
             "seed": self.seed,
         }
 
-    def _steer(self, moments, shapes, scalars, step):
+    def _steer(self, moments, shapes, summary, step):
         """What the GRU does to the K tensors.
 
         Args:
             moments: List of `_Moments`, of each stack.
             shapes: List of K shapes.
-            scalars: Dict of tensors `[K, …]`, the hidden state of the tensors.
+            summary: Tensor `[K, 3 + units]`: the size before the first
+                update, the mean square of all gradients, the logarithm by
+                which steps have grown, and the cell.
             step: Scalar, counted from 1.
 
         Returns:
-            Tuple of the next `scalars`, and of `_Controls` of all K tensors.
+            Tuple of the next `summary`, and of `_Controls` of all K tensors.
         """
         sizes, mean_squares, alignments, signals = (
             ops.concatenate(values)
             for values in zip(*(moment.of_tensors for moment in moments))
         )
+        first_sizes, mean_square, growth = (summary[:, i] for i in range(3))
         # The size of a tensor before its first update, taken at that update.
-        first_sizes = scalars["first_size"]
         first_sizes = ops.where(first_sizes < 0.0, sizes, first_sizes)
         ratios, mean_square = step_sizes.gradient_ratios(
-            mean_squares, scalars["mean_square"], step
+            mean_squares, mean_square, step
         )
         features = [
             tensor_features.training_features(
-                *(signals, alignments, scalars["growth"]),
+                *(signals, alignments, growth),
                 *(ratios, sizes, first_sizes),
             ),
             tensor_features.place_features(shapes, step, sizes.dtype),
         ]
         cell = next_cell(
             ops.concatenate(features, axis=-1),
-            scalars["cell"],
+            summary[:, 3:],
             self.kernel,
             self.recurrent_kernel,
             self.bias,
         )
         outputs = ops.unstack(self._outputs(cell), axis=-1)
         growth = step_sizes.grown(
-            scalars["growth"],
+            growth,
             alignments,
             ratios,
             _NOMINAL_GROWTH * ops.exp(2.0 * ops.tanh(outputs[5])),
@@ -251,12 +248,11 @@ class LearnedMuon(UpdateRule):
             nesterov=ops.sigmoid(_NOMINAL_NESTEROV + outputs[3]),
             gate=_gate(outputs[4]),
         )
-        return {
-            "first_size": first_sizes,
-            "mean_square": mean_square,
-            "growth": growth,
-            "cell": cell,
-        }, _Controls(*(ops.expand_dims(value, 1) for value in controls))
+        numbers = ops.stack([first_sizes, mean_square, growth], axis=-1)
+        return (
+            ops.concatenate([numbers, cell], axis=-1),
+            _Controls(*(ops.expand_dims(value, 1) for value in controls)),
+        )
 
     def _outputs(self, cell):
         return ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
@@ -268,10 +264,10 @@ class _Moments(NamedTuple):
     Attributes:
         momentum: Tensor `[k, n]`, the next one.
         square: Tensor `[k, n]`, the next second moment.
-        gradient: Tensor `[k, n]`, finite.
+        gradient: Tensor `[k, n]`, over the root of the second moment.
+        direction: Tensor `[k, n]`, the momentum over the same root, without
+            the bias of averages that begin at zero.
         value: Tensor `[k, n]`, the parameters.
-        scale: Tensor `[k, n]`, one over the root of the second moment.
-        share: Scalar, the weights that the momentum has summed up so far.
         of_tensors: Tuple of tensors `[k]`: sizes, mean squares of the
             gradients, alignments and signals.
     """
@@ -279,9 +275,8 @@ class _Moments(NamedTuple):
     momentum: Any
     square: Any
     gradient: Any
+    direction: Any
     value: Any
-    scale: Any
-    share: Any
     of_tensors: tuple
 
 
@@ -310,25 +305,22 @@ def _next_moments(gradient, value, momentum, square, step):
     momentum = momentum + (gradient - momentum) * (1.0 - _BETA_MOMENTUM)
     square = square + (squares - square) * (1.0 - _BETA_SQUARE)
     scale = _scale(square, step)
-    share = 1.0 - _BETA_MOMENTUM**step
+    direction = momentum * scale / (1.0 - _BETA_MOMENTUM**step)
     return _Moments(
-        *(momentum, square, gradient, value, scale, share),
+        *(momentum, square, gradient * scale, direction, value),
         (
             _size(value)[:, 0],
             ops.mean(squares, axis=-1),
             alignment,
-            _size(momentum * scale)[:, 0] / share,
+            _size(direction)[:, 0],
         ),
     )
 
 
 def _update(moments, shape, controls):
     """The updates of k tensors of one shape: `[k, n]`."""
-    of_momentum = controls.nesterov / moments.share
-    of_gradient = 1.0 - controls.nesterov
-    direction = moments.scale * (
-        of_momentum * moments.momentum + of_gradient * moments.gradient
-    )
+    gradient, nesterov = moments.gradient, controls.nesterov
+    direction = gradient + nesterov * (moments.direction - gradient)
     weight = controls.step_size / ops.maximum(1.0, _size(direction))
     if len(shape) < 2:
         return -weight * direction
@@ -338,10 +330,10 @@ def _update(moments, shape, controls):
     matrix = ops.reshape(matrix, ops.shape(direction))
     gate = controls.gate
     of_matrix = gate * controls.step_size / _divisor(matrix)
-    update = of_matrix * matrix + (1.0 - gate) * weight * direction
-    if not step_sizes.is_vector(shape):
-        update = update + controls.decay * moments.value
-    return -update
+    update = (gate - 1.0) * weight * direction - of_matrix * matrix
+    if step_sizes.is_vector(shape):
+        return update
+    return update - controls.decay * moments.value
 
 
 def _gate(outputs):
@@ -351,7 +343,7 @@ def _gate(outputs):
 
 def _scale(square, step):
     """One over the root of the second moment without bias."""
-    return 1.0 / (ops.sqrt(square / (1.0 - _BETA_SQUARE**step)) + _EPSILON)
+    return ops.rsqrt(square / (1.0 - _BETA_SQUARE**step) + _EPSILON**2)
 
 
 def _size(tensor):

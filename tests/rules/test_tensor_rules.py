@@ -1,4 +1,4 @@
-"""Stacks of equal shapes, and what the second version adds."""
+"""Rules with a recurrent cell for each tensor."""
 
 import functools
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_l2l import rules
+from keras_l2l.rules import step_sizes
 from keras_l2l.rules.stacking import ShapeStacks
 from tests import components
 
@@ -39,15 +40,17 @@ def _steps(rule, parameters, gradients):
     params=[
         pytest.param("Hierarchical", marks=pytest.mark.slow),
         "Hierarchical-2",
+        "LearnedMuon",
     ]
 )
 def rule(request):
     return components.shared_rule(request.param)
 
 
-@pytest.fixture
-def second():
-    return components.shared_rule("Hierarchical-2")
+@pytest.fixture(params=["Hierarchical-2", "LearnedMuon"])
+def vanishing(request):
+    """A rule whose steps fall with the gradient."""
+    return components.shared_rule(request.param)
 
 
 def test_stacks_come_apart_as_they_were():
@@ -78,7 +81,9 @@ def test_the_update_of_a_tensor_depends_on_it_alone(rule):
         np.testing.assert_allclose(alone[0], expected, rtol=2e-5, atol=1e-6)
 
 
-def test_a_config_without_a_version_is_of_the_first(rule):
+@pytest.mark.parametrize("name", ["Hierarchical", "Hierarchical-2"])
+def test_a_config_without_a_version_is_of_the_first(name):
+    rule = components.shared_rule(name)
     config = rule.get_config()
     assert ("version" in config) == (rule.version == 2)
     assert rules.Hierarchical.from_config(config).version == rule.version
@@ -90,23 +95,23 @@ def test_refuses_another_version():
 
 
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_zero_gradients_change_nothing(second, steps_before):
+def test_zero_gradients_change_nothing(vanishing, steps_before):
     """Neither at the start nor after others, whose momenta are still there."""
     parameters = _tensors(0)
-    state = second.initial_state(parameters)
+    state = vanishing.initial_state(parameters)
     zeros = [ops.zeros_like(tensor) for tensor in parameters]
     for step in range(steps_before + 3):
         gradients = _tensors(step) if step < steps_before else zeros
-        updates, state = _graph(second)(gradients, parameters, state)
+        updates, state = _graph(vanishing)(gradients, parameters, state)
     for update in updates:
         np.testing.assert_array_equal(update, np.zeros(update.shape))
 
 
-def test_steps_shrink_with_the_gradients(second):
+def test_steps_shrink_with_the_gradients(vanishing):
     """Once they are a thousandth of those before, so are the updates."""
     parameters = _tensors(0)
-    state = second.initial_state(parameters)
-    step = _graph(second)
+    state = vanishing.initial_state(parameters)
+    step = _graph(vanishing)
     for seed in range(1, 5):
         first, state = step(_tensors(seed), parameters, state)
     for seed in range(5, 60):
@@ -126,19 +131,27 @@ def test_the_scale_of_the_loss_does_not_matter(rule, scale):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=2e-5)
 
 
-def test_one_huge_gradient_does_not_stop_a_training(second):
+def test_one_huge_gradient_does_not_stop_a_training(vanishing):
     """It counts for twice the mean of those before."""
     gradients = [_tensors(seed) for seed in range(1, 10)]
-    _, usual = _steps(second, _tensors(0), gradients)
+    _, usual = _steps(vanishing, _tensors(0), gradients)
     gradients[4] = [1e4 * g for g in gradients[4]]
-    _, outlier = _steps(second, _tensors(0), gradients)
+    _, outlier = _steps(vanishing, _tensors(0), gradients)
     for one, two in zip(usual.local, outlier.local):
-        assert float(two["mean_square"]) < 3.0 * float(one["mean_square"])
+        assert _mean_square(two) < 3.0 * _mean_square(one)
 
 
-def test_a_bias_travels_far():
+def _mean_square(state):
+    if "summary" in state:
+        return float(state["summary"][1])
+    return float(state["mean_square"])
+
+
+@pytest.mark.parametrize(
+    "rule", [rules.Hierarchical(version=2), rules.LearnedMuon()]
+)
+def test_a_bias_travels_far(rule):
     """The mean absolute error of targets of 150, from a bias of zero."""
-    rule = rules.Hierarchical(version=2)
     parameters = [tf.zeros((1,))]
     state = rule.initial_state(parameters)
     step = tf.function(rule.__call__, autograph=False)
@@ -147,6 +160,72 @@ def test_a_bias_travels_far():
         updates, state = step([gradient], parameters, state)
         parameters = [parameters[0] + updates[0]]
     assert abs(float(parameters[0][0]) - 150.0) < 15.0
+
+
+def test_steps_grow_while_gradients_keep_their_direction():
+    rule = rules.LearnedMuon()
+    parameters, gradient = _tensors(0), _tensors(1)
+    sizes = {}
+    for name, signs in {"alike": (1, 1), "in turns": (1, -1)}.items():
+        state = rule.initial_state(parameters)
+        for step in range(20):
+            signed = [signs[step % 2] * g for g in gradient]
+            updates, state = _graph(rule)(signed, parameters, state)
+        sizes[name] = [np.linalg.norm(update) for update in updates]
+    for alike, in_turns in zip(*sizes.values()):
+        assert alike > 5.0 * in_turns
+
+
+def test_a_step_of_the_nominal_rule():
+    """A vector and a matrix whose singular values are equal already."""
+    rule = rules.LearnedMuon()
+    vector = np.array([0.3, -0.4], "float32")
+    matrix = np.array([[3.0, -4.0], [4.0, 3.0]], "float32")
+    state = rule.initial_state([vector, matrix])
+    updates, _ = rule([vector, -matrix], [vector, matrix], state)
+    # The first direction is the sign; its steps have sizes of 0.05 of those
+    # of the parameters, and the size of a vector of two is at least 0.1.
+    size = np.sqrt(np.mean(vector**2))
+    np.testing.assert_allclose(
+        updates[0], -0.05 * size * np.sign(vector), rtol=1e-5
+    )
+    # Signs of these make a matrix of equal singular values. The decay is a
+    # tenth of the step.
+    size = np.sqrt(np.mean(matrix**2))
+    expected = 0.05 * size * np.sign(matrix) - 0.005 * matrix
+    np.testing.assert_allclose(updates[1], expected, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "momentum", "expected"),
+    [
+        ([1.0, -2.0], [2.0, -0.5], 1.0),
+        ([1.0, -2.0], [-2.0, 0.5], -1.0),
+        ([3.0, 1.0], [1.0, -1.0], 0.5),
+        ([3.0, 1.0], [0.0, 0.0], 0.0),
+        # The large coordinate turns round, the many small ones go on.
+        ([1e3, *[0.1] * 99], [-1e3, *[0.1] * 99], -1.0),
+    ],
+)
+def test_alignment(gradient, momentum, expected):
+    received = step_sizes.alignment(
+        ops.array([gradient], "float32"), ops.array([momentum], "float32")
+    )
+    np.testing.assert_allclose(received, [expected], atol=1e-5)
+
+
+def test_nothing_grows_where_the_gradient_has_vanished():
+    growths = ops.array([1.0, 1.0, 1.0, 2.99, 0.05])
+    received = step_sizes.grown(
+        growths,
+        alignments=ops.array([1.0, 1.0, -1.0, 1.0, -1.0]),
+        ratios=ops.array([1.0, 0.0, 1e-3, 1.0, 1.0]),
+        rates=0.2,
+        thresholds=0.1,
+    )
+    np.testing.assert_allclose(
+        received, [1.18, 0.98, 0.78, 3.0, 0.0], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("zero", ["gradients", "parameters", "both"])
