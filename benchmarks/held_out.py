@@ -1,8 +1,9 @@
 """Held-out losses of the rules of `general` to `general-3`, and of Adam.
 
 Untrained rules, and Adam at its default rate. Small tables and digits, a
-hundred epochs, and what has broken the first rule. All steps of a training, for all seeds, are one XLA program of JAX,
-which needs some ten seconds a task, most of which is compilation:
+hundred epochs, and what has broken the first rule. All steps of a training,
+for all seeds, are one XLA program of JAX, which needs some ten seconds a task,
+most of which is compilation:
 
     KERAS_BACKEND=jax python benchmarks/held_out.py
     KERAS_BACKEND=jax python benchmarks/held_out.py --tasks digits cancer
