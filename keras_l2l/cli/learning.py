@@ -29,7 +29,7 @@ _NO_REPORT = (
 @options.user_task
 @options.rule(
     default=None,
-    show_default="general-2",
+    show_default="general-3",
     help="With --data: the rule that is trained further.",
 )
 @options.count(

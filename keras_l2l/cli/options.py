@@ -67,7 +67,7 @@ def rule(**options: Any) -> Callable[..., Any]:
     """The option `--rule`."""
     shown = {
         # The name of `presets.DEFAULT`, which is not imported for `--help`.
-        "default": "general-2",
+        "default": "general-3",
         "show_default": True,
         "help": "A preset, the directory of an exported rule, or an address "
         "hf://USER/NAME.",
