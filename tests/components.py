@@ -142,7 +142,8 @@ SIBLINGS = {
     *("SGD", "Momentum", "Momentum-nesterov", "RMSprop", "AdamW", "Nadam"),
     *("ScheduleFreeAdamW", "CoordinatewiseLSTM-raw", "CoordinatewiseLSTM-p5"),
     *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
-    *("NTMBFGS-bfgs", "Hierarchical", "Hierarchical-2"),
+    *("NTMBFGS-bfgs", "NTMBFGS-bfgs-low-rank"),
+    *("Hierarchical", "Hierarchical-2"),
 }
 
 

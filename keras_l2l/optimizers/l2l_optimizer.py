@@ -410,27 +410,18 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         self, dtypes, _, gradients, variables, slots, guard, averages, rate
     ):
         judgement = guard and guard.check(gradients, variables, averages)
-
-        def step():
-            _decay_weights(
-                self, variables, judgement and judgement.is_good, rate
-            )
-            updates = update_in_blocks(
-                self.rule,
-                gradients,
-                variables,
-                slots,
-                dtypes,
-                rate,
-                judgement=judgement,
-            )
-            for variable, update in zip(variables, updates):
-                self.assign_add(variable, update)
-
-        if judgement is None:
-            step()
-        else:
-            backend.run_if(ops.any(judgement.is_good), step)
+        _decay_weights(self, variables, judgement and judgement.is_good, rate)
+        updates = update_in_blocks(
+            self.rule,
+            gradients,
+            variables,
+            slots,
+            dtypes,
+            rate,
+            judgement=judgement,
+        )
+        for variable, update in zip(variables, updates):
+            self.assign_add(variable, update)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         guard = self._guard.value

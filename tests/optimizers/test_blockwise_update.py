@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_l2l import L2LOptimizer, rules
+from keras_l2l.optimizers import blockwise_update
 from keras_l2l.optimizers.blockwise_update import update_in_blocks
 from keras_l2l.rules import RuleState
 from tests import components
@@ -46,7 +47,7 @@ BLOCK_SIZES = (1, 4, 8, 1000)
 FAST = {
     *(("Adam", 1), ("Adam", 1000), ("CoordinatewiseLSTM", 4)),
     *(("RNNprop", 8), ("ScheduleFreeAdamW", 8), ("NTMBFGS", 8)),
-    *(("Grouped", 1), ("Grouped-shapes", 8), ("Hierarchical", 8)),
+    *(("Grouped", 1), ("Grouped-shapes", 8), ("LearnedMuon", 8)),
 }
 
 
@@ -70,7 +71,9 @@ def test_blocks_of_any_size_are_the_step_as_a_whole(name, block_size):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Adam", "CoordinatewiseLSTM"])
+@pytest.mark.parametrize(
+    "name", ["Adam", pytest.param("CoordinatewiseLSTM", marks=pytest.mark.slow)]
+)
 def test_blocks_compile_to_xla(name):
     rule = components.shared_rule(name)
     compiled = _trained(rule, block_size=8, jit_compile=True)
@@ -78,7 +81,13 @@ def test_blocks_compile_to_xla(name):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-def test_tensors_share_a_call_up_to_sixteen_blocks():
+@pytest.fixture
+def sixteen_blocks(monkeypatch):
+    monkeypatch.setattr(blockwise_update, "_BLOCKS_OF_TENSORS", 16)
+
+
+@pytest.mark.usefixtures("sixteen_blocks")
+def test_tensors_share_a_call_up_to_a_number_of_blocks():
     calls = []
 
     class Records(rules.Hierarchical):
@@ -90,6 +99,7 @@ def test_tensors_share_a_call_up_to_sixteen_blocks():
     assert calls == [[(3, 2), (7,), ()], [(4, 5)], [(2,)]]
 
 
+@pytest.mark.usefixtures("sixteen_blocks")
 def test_tensors_of_one_shape_share_a_call():
     calls = []
 

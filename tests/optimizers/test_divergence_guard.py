@@ -262,6 +262,7 @@ def _train(guard, learning_rate, poison=None, **compile_arguments):
     return loss, optimizer.interventions
 
 
+@pytest.mark.slow
 def test_fit_survives_a_poisoned_batch():
     loss, interventions = _train(True, 0.01, 100, jit_compile=True)
     assert loss < 1.0

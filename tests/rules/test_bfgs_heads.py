@@ -67,6 +67,7 @@ def test_untrained_it_is_bfgs_with_unit_steps():
     assert np.abs(path[-1]).max() < 1e-2 * np.abs(path[1]).max()
 
 
+@pytest.mark.slow
 def test_low_rank_is_lbfgs_and_ends_where_the_full_memory_does():
     hessian, start = _quadratic()
     path = _path(_rule(memory="low_rank", rank=10), hessian, start, 40)
@@ -91,6 +92,7 @@ def test_the_mixing_of_sr1_finds_a_hessian_in_as_many_pairs_as_dimensions():
     np.testing.assert_allclose(inverse @ hessian, np.eye(N), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_output_changes_the_path():
     hessian, start = _quadratic()
     paths = [_path(_rule(), hessian, start)]

@@ -39,7 +39,7 @@ def _steps(rule, parameters, gradients):
 @pytest.fixture(
     params=[
         pytest.param("Hierarchical", marks=pytest.mark.slow),
-        "Hierarchical-2",
+        pytest.param("Hierarchical-2", marks=pytest.mark.slow),
         "LearnedMuon",
     ]
 )
@@ -47,7 +47,12 @@ def rule(request):
     return components.shared_rule(request.param)
 
 
-@pytest.fixture(params=["Hierarchical-2", "LearnedMuon"])
+@pytest.fixture(
+    params=[
+        pytest.param("Hierarchical-2", marks=pytest.mark.slow),
+        "LearnedMuon",
+    ]
+)
 def vanishing(request):
     """A rule whose steps fall with the gradient."""
     return components.shared_rule(request.param)

@@ -75,17 +75,6 @@ class Backend:
 
         ops.cond(condition, assign, lambda: None)
 
-    def run_if(self, condition, function):
-        """Runs a function that assigns variables, if a condition holds.
-
-        Args:
-            condition: Scalar boolean tensor.
-            function: Function without arguments or results. It may be run
-                although the condition does not hold, and must then leave all
-                variables as they are.
-        """
-        ops.cond(condition, function, lambda: None)
-
     # The step of a rule.
 
     def traced(self, rule):

@@ -27,9 +27,6 @@ class JaxBackend(Backend):
         for variable, value in zip(variables, new):
             variable.assign(value)
 
-    def run_if(self, condition, function):
-        function()
-
     def is_known(self, variable):
         # Keras takes the values out of variables while it trains. If that
         # fails, they have none, and the error must not be hidden by another.
