@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_l2l.rules import preprocessing
+from keras_l2l.rules.external_memory import SharedState
 from keras_l2l.rules.secant_update import SecantPair, norm
 
 # How many times as long as the last step a step may be.
@@ -12,7 +13,7 @@ _LARGEST_LOGARITHM = 10.0
 _TINY = 1e-30
 
 
-class BFGSHeads:
+class BFGSHeads(SharedState):
     """Heads whose vectors are those of BFGS, weighed by a network.
 
     The memory is an inverse Hessian `H`. A step `s` and the change `y` of the
@@ -47,15 +48,6 @@ class BFGSHeads:
         self._memory = memory
 
     def initial_local(self, count, dtype):
-        """Returns the state of some coordinates before the first step.
-
-        Args:
-            count: Integer or scalar integer tensor, some of the coordinates.
-            dtype: String.
-
-        Returns:
-            Dict of tensors `[count, ...]`.
-        """
         zeros = ops.zeros((count,), dtype)
         return {
             "average_parameter": zeros,
@@ -64,15 +56,6 @@ class BFGSHeads:
         }
 
     def initial_shared(self, count, dtype):
-        """Returns the state that all coordinates share.
-
-        Args:
-            count: Integer or scalar integer tensor, all coordinates.
-            dtype: String.
-
-        Returns:
-            Dict of tensors.
-        """
         zero = ops.zeros((), dtype)
         return {
             "step": zero,

@@ -2,10 +2,11 @@
 
 from keras import ops
 
+from keras_l2l.rules.external_memory import SharedState
 from keras_l2l.rules.secant_update import SecantPair
 
 
-class FullSecantMemory:
+class FullSecantMemory(SharedState):
     """The inverse Hessian `H` as a matrix `[n, n]`, at first the identity.
 
     The first valid pair makes it sᵀy / yᵀy times the identity.
@@ -17,28 +18,7 @@ class FullSecantMemory:
     def __init__(self, matrix):
         self._matrix = matrix
 
-    def initial_local(self, count, dtype):
-        """Returns the part of the memory that belongs to coordinates.
-
-        Args:
-            count: Integer or scalar integer tensor, some of the coordinates.
-            dtype: String.
-
-        Returns:
-            Dict of tensors `[count, ...]`.
-        """
-        return {}
-
     def initial_shared(self, count, dtype):
-        """Returns the part of the memory that all coordinates share.
-
-        Args:
-            count: Integer or scalar integer tensor, all coordinates.
-            dtype: String.
-
-        Returns:
-            Dict of tensors.
-        """
         return {
             "is_written": ops.zeros((), dtype),
             **self._matrix.initial_shared(count, dtype),
@@ -80,7 +60,7 @@ class _OpenMatrix:
         return {}, {"is_written": self._is_written, **self._shared}
 
 
-class LowRankSecantMemory:
+class LowRankSecantMemory(SharedState):
     """The last pairs `(s, y)`, from which `H` is made at each step.
 
     As in L-BFGS: it begins as sᵀy / yᵀy of the newest valid pair times the

@@ -1,6 +1,7 @@
 """NTM-BFGS that begins as BFGS: equal to it, and able to leave it."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_l2l import rules

@@ -9,7 +9,11 @@ import scipy.optimize
 import tensorflow as tf
 
 from keras_l2l import L2LOptimizer, rules
-from keras_l2l.rules.ntm_bfgs import MAX_FULL_SIZE, FullMemory, LowRankMemory
+from keras_l2l.rules.external_memory import (
+    MAX_FULL_SIZE,
+    FullMemory,
+    LowRankMemory,
+)
 
 N = 6
 
