@@ -21,7 +21,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 OTHERS = ("jax", "torch")
 # The default rule orthogonalises gradients, which amplifies roundings.
 TOLERANCES = dict.fromkeys(
-    ["rule Hierarchical-2", "fit general", "fit general-2"], 1e-5
+    [
+        "rule Hierarchical-2",
+        "rule LearnedMuon",
+        "fit general-2",
+        "fit general-3",
+    ],
+    1e-5,
 )
 
 

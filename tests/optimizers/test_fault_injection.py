@@ -332,17 +332,14 @@ def test_the_default_rule(fault, value):
         # It goes on along the first gradients, with and without a guard.
         assert loss == default(guard=False)(factors)
         return
-    if fault == "most":
-        if value == BAD["huge"]:
-            # A limit, see docs/faults.md: without a guard it is lower.
-            assert loss < 0.15
-        else:
-            # Nothing is lost of the others, bit for bit.
-            good = np.ones((np.isfinite(factors[:, 0]).sum(), 2))
-            assert loss == default()(good)
+    if fault == "most" and value != BAD["huge"]:
+        # Nothing is lost of the others, bit for bit.
+        good = np.ones((np.isfinite(factors[:, 0]).sum(), 2))
+        assert loss == default()(good)
         return
     assert loss < 2e-2
-    assert loss < default(guard=False)(factors) + 1e-3
+    # Without a guard, it goes on along its momentum in bad steps.
+    assert loss < default(guard=False)(factors) + 2e-3
 
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
