@@ -238,7 +238,16 @@ def start(make, backup_dir, **settings):
     return trainer.rule.get_weights(), {"epochs": history.epoch, "logs": logs}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "backpropagation",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in sorted(RUNS.keys() - {"backpropagation"})
+        ),
+    ],
+)
 def test_a_backup_goes_on_or_is_refused(name, tmp_path):
     # A newer version may refuse it, saying so, and must lose nothing then.
     backup = ROOT / "backup" / name

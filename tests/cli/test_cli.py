@@ -65,6 +65,7 @@ def test_compare_with_its_defaults(shelf, here, capsys):
     assert {path.name for path in (here / "l2l_compare").iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_compare_prints_records_as_json(exported, tmp_path, capsys):
     command = [
         *("compare", "--rule", str(exported), "--task", "quadratic", "--json"),

@@ -116,7 +116,8 @@ def one_by_one():
 @pytest.mark.parametrize(
     "case",
     [
-        *("record", "blocks"),
+        "record",
+        pytest.param("blocks", marks=pytest.mark.slow),
         pytest.param("slices", marks=pytest.mark.slow),
         pytest.param("repeat", marks=pytest.mark.slow),
     ],

@@ -23,6 +23,7 @@ def warnings_of_tensorflow(caplog, monkeypatch):
     return caplog
 
 
+@pytest.mark.slow
 def test_meta_training_on_many_tasks(warnings_of_tensorflow):
     mixture = [tasks.Quadratic(2) for _ in range(COUNT)]
     trainer = MetaTrainer(rules.SGD(), mixture, horizon=2, unroll=2)

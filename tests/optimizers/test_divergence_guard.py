@@ -341,7 +341,9 @@ def test_a_trial_goes_on_after_loading(tmp_path):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_moving_statistics_are_beyond_an_optimizer(jit_compile):
     """What `docs/faults.md` says of BatchNormalization."""
     model = keras.Sequential(

@@ -35,8 +35,8 @@ def train_and_forget(rule):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("SGD", marks=pytest.mark.slow),
-        "CoordinatewiseLSTM",
+        "SGD",
+        pytest.param("CoordinatewiseLSTM", marks=pytest.mark.slow),
         pytest.param("Hierarchical", marks=pytest.mark.slow),
     ],
 )

@@ -12,7 +12,7 @@ from tests import components
 SHAPES = [(3, 2), (4,), ()]
 
 
-@pytest.fixture(params=components.RULES)
+@pytest.fixture(params=components.rule_names())
 def rule(request):
     return components.shared_rule(request.param)
 

@@ -17,6 +17,7 @@ def _gradient(task, seed=3, step=0):
     return float(loss), tape.gradient(loss, parameters)[0].numpy()
 
 
+@pytest.mark.slow
 def test_loss_scaling_multiplies_loss_and_gradient_but_not_held_out_loss():
     task = tasks.Quadratic(dimensions=3)
     scaled = tasks.LossScaling(task, low=1e-2, high=1e2)
