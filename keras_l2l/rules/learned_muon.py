@@ -120,15 +120,17 @@ class LearnedMuon(UpdateRule):
     def call(self, gradients, parameters, state):
         step = state.shared["step"] + 1.0
         stacks = ShapeStacks(parameters, self.compute_dtype)
+        momenta, squares = (
+            stacks.stack([local[name] for local in state.local])
+            for name in ("momentum", "square")
+        )
         moments = [
-            _next_moments(*tensors, step)
-            for tensors in zip(
+            _next_moments(gradient, value, momentum, square, step)
+            for gradient, value, momentum, square in zip(
                 stacks.stack(gradients),
                 stacks.stack(parameters),
-                *(
-                    stacks.stack([local[name] for local in state.local])
-                    for name in ("momentum", "square")
-                ),
+                momenta,
+                squares,
             )
         ]
         summary, controls = self._steer(
