@@ -195,12 +195,9 @@ class Hierarchical(UpdateRule):
                 for name, value in scalars.items()
             },
         }
-        return [
-            ops.cast(update, p.dtype)
-            for update, p in zip(stacks.unstack(updates), parameters)
-        ], RuleState(
-            [dict(zip(local, values)) for values in zip(*local.values())],
-            {"step": step},
+        states = [dict(zip(local, values)) for values in zip(*local.values())]
+        return stacks.unstack_updates(updates), RuleState(
+            states, {"step": step}
         )
 
     def diagnostics(self, state, shared, shape):
@@ -274,7 +271,8 @@ class Hierarchical(UpdateRule):
                 step,
             )
             features = ops.concatenate(
-                [features, tensor_features.ratio_features(ratios)], axis=-1
+                [features, tensor_features.ratio_features(ratios)[:, None]],
+                axis=-1,
             )
         scalars["cell"] = cell = next_cell(
             features,
@@ -322,7 +320,7 @@ class Hierarchical(UpdateRule):
         direction = ops.squeeze(
             ops.matmul(controls.weights, inputs) + ops.matmul(output, hidden), 1
         )
-        plain = direction / ops.maximum(1.0, _size(direction))
+        plain = direction / ops.maximum(1.0, step_sizes.row_sizes(direction))
         if len(shape) > 1:
             matrix = orthogonalize(
                 ops.reshape(direction, (-1, *matrix_shape(shape))),
@@ -330,7 +328,9 @@ class Hierarchical(UpdateRule):
             )
             matrix = ops.reshape(matrix, ops.shape(direction))
             gate = controls.gate
-            plain = (gate / _divisor(matrix)) * matrix + (1.0 - gate) * plain
+            plain = (gate / step_sizes.row_divisors(matrix)) * matrix + (
+                1.0 - gate
+            ) * plain
         update = controls.step_size * plain
         if self.version == 2 and not step_sizes.is_vector(shape):
             update = update + controls.decay * value
@@ -414,17 +414,6 @@ def _next_moments(gradients, moments, step):
 
 def _sizes(stacks):
     """Root mean squares of K tensors: list of `[k, n]` → `[K]`, not zero."""
-    return ops.concatenate([_size(stack) for stack in stacks])[:, 0]
-
-
-def _size(tensor):
-    """Root mean square of each row, never zero: `[k, n]` → `[k, 1]`."""
-    return ops.sqrt(
-        ops.mean(ops.square(tensor), axis=-1, keepdims=True) + _EPSILON**2
-    )
-
-
-def _divisor(tensor):
-    """As `_size`; one for a row of zeros, so that derivatives are bounded."""
-    square = ops.mean(ops.square(tensor), axis=-1, keepdims=True)
-    return ops.sqrt(ops.where(square > 0.0, square + _EPSILON**2, 1.0))
+    return ops.concatenate([step_sizes.row_sizes(stack) for stack in stacks])[
+        :, 0
+    ]

@@ -75,7 +75,8 @@ class LearnedMuon(UpdateRule):
 
     def __init__(self, units=8, seed=0, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
-        (self.units,) = checks.positive_integers(units=units)
+        (units,) = checks.positive_integers(units=units)
+        self.units = units
         self.seed = None if seed is None else checks.seed(seed)
         seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
 
@@ -150,12 +151,9 @@ class LearnedMuon(UpdateRule):
             "square": stacks.unstack([m.square for m in moments]),
             "summary": stacks.unstack_scalars(summary),
         }
-        return [
-            ops.cast(update, p.dtype)
-            for update, p in zip(stacks.unstack(updates), parameters)
-        ], RuleState(
-            [dict(zip(local, values)) for values in zip(*local.values())],
-            {"step": step},
+        states = [dict(zip(local, values)) for values in zip(*local.values())]
+        return stacks.unstack_updates(updates), RuleState(
+            states, {"step": step}
         )
 
     def diagnostics(self, state, shared, shape):
@@ -311,10 +309,10 @@ def _next_moments(gradient, value, momentum, square, step):
     return _Moments(
         *(momentum, square, gradient * scale, direction, value),
         (
-            _size(value)[:, 0],
+            step_sizes.row_sizes(value)[:, 0],
             ops.mean(squares, axis=-1),
             alignment,
-            _size(direction)[:, 0],
+            step_sizes.row_sizes(direction)[:, 0],
         ),
     )
 
@@ -323,7 +321,9 @@ def _update(moments, shape, controls):
     """The updates of k tensors of one shape: `[k, n]`."""
     gradient, nesterov = moments.gradient, controls.nesterov
     direction = gradient + nesterov * (moments.direction - gradient)
-    weight = controls.step_size / ops.maximum(1.0, _size(direction))
+    weight = controls.step_size / ops.maximum(
+        1.0, step_sizes.row_sizes(direction)
+    )
     if len(shape) < 2:
         return -weight * direction
     matrix = orthogonalize(
@@ -331,7 +331,7 @@ def _update(moments, shape, controls):
     )
     matrix = ops.reshape(matrix, ops.shape(direction))
     gate = controls.gate
-    of_matrix = gate * controls.step_size / _divisor(matrix)
+    of_matrix = gate * controls.step_size / step_sizes.row_divisors(matrix)
     update = (gate - 1.0) * weight * direction - of_matrix * matrix
     if step_sizes.is_vector(shape):
         return update
@@ -346,16 +346,3 @@ def _gate(outputs):
 def _scale(square, step):
     """One over the root of the second moment without bias."""
     return ops.rsqrt(square / (1.0 - _BETA_SQUARE**step) + _EPSILON**2)
-
-
-def _size(tensor):
-    """Root mean square of each row, never zero: `[k, n]` → `[k, 1]`."""
-    return ops.sqrt(
-        ops.mean(ops.square(tensor), axis=-1, keepdims=True) + _EPSILON**2
-    )
-
-
-def _divisor(tensor):
-    """As `_size`; one for a row of zeros, so that derivatives are bounded."""
-    square = ops.mean(ops.square(tensor), axis=-1, keepdims=True)
-    return ops.sqrt(ops.where(square > 0.0, square + _EPSILON**2, 1.0))

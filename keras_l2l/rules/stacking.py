@@ -64,6 +64,13 @@ class ShapeStacks:
                 tensors += ops.unstack(members, len(group))
         return self._restored(tensors)
 
+    def unstack_updates(self, stacks):
+        """As `unstack`, in the dtypes of the tensors."""
+        return [
+            ops.cast(update, tensor.dtype)
+            for update, tensor in zip(self.unstack(stacks), self._tensors)
+        ]
+
     def stack_scalars(self, values):
         """List of K scalars or vectors → `[K, …]`, in the order of stacks."""
         return ops.stack([values[i] for i in self._order])

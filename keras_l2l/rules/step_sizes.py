@@ -15,6 +15,7 @@ _VECTOR_SIZE = 0.1
 # A gradient counts for at most twice the mean of those before.
 _LARGEST_RATIO = 2.0
 _SMALLEST_RATIO = 1e-12
+_EPSILON = 1e-12
 
 # Steps grow to at most exp(3), twenty times the nominal ones.
 _LARGEST_GROWTH = 3.0
@@ -166,6 +167,19 @@ def grown(growths, alignments, ratios, rates, thresholds):
     weights = ops.where(alignments > 0.0, ratios, 1.0)
     growths = growths + rates * (weights * alignments - thresholds)
     return ops.clip(growths, 0.0, _LARGEST_GROWTH)
+
+
+def row_sizes(tensor):
+    """Root mean square of each row, never zero: `[k, n]` → `[k, 1]`."""
+    return ops.sqrt(
+        ops.mean(ops.square(tensor), axis=-1, keepdims=True) + _EPSILON**2
+    )
+
+
+def row_divisors(tensor):
+    """As `row_sizes`; one for a row of zeros, so derivatives are bounded."""
+    square = ops.mean(ops.square(tensor), axis=-1, keepdims=True)
+    return ops.sqrt(ops.where(square > 0.0, square + _EPSILON**2, 1.0))
 
 
 def is_vector(shape):

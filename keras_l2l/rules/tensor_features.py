@@ -79,7 +79,7 @@ def training_features(signals, alignments, growths, ratios, sizes, first_sizes):
     Args:
         signals: Tensor `[K]`, root mean squares of the momentum over the root
             of the second moment: 1 where gradients are all alike.
-        alignments: Tensor `[K]` in [-1, 1], from `step_sizes.alignments`.
+        alignments: Tensor `[K]` in [-1, 1], from `step_sizes.alignment`.
         growths: Tensor `[K]`, the logarithms by which steps have grown.
         ratios: Tensor `[K]` in [0, 1], of a gradient to those before it.
         sizes: Tensor `[K]`, the root mean squares of the tensors.
@@ -94,7 +94,7 @@ def training_features(signals, alignments, growths, ratios, sizes, first_sizes):
             ops.log(signals + _EPSILON) / 2.0 + 1.0,
             alignments,
             growths / 3.0,
-            ops.log(ops.maximum(ratios, 1e-6)) / 3.0,
+            ratio_features(ratios),
             ops.clip(ops.log(sizes / first_sizes), -3.0, 3.0),
             ops.clip(ops.log(sizes) / 3.0 + 1.0, -3.0, 3.0),
         ],
@@ -109,9 +109,9 @@ def ratio_features(ratios):
         ratios: Tensor `[K]` in [0, 1], of a gradient to those before it.
 
     Returns:
-        Tensor `[K, 1]`.
+        Tensor `[K]`.
     """
-    return ops.log(ops.maximum(ratios, 1e-6))[:, None] / 3.0
+    return ops.log(ops.maximum(ratios, 1e-6)) / 3.0
 
 
 def _mean_products(inputs):

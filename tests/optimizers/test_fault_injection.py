@@ -332,14 +332,16 @@ def test_the_default_rule(fault, value):
         # It goes on along the first gradients, with and without a guard.
         assert loss == default(guard=False)(factors)
         return
-    if fault == "most" and value != BAD["huge"]:
+    if fault != "most" or value == BAD["huge"]:
+        assert loss < 2e-2
+    if fault in ("most", "in a row", "at random") and value != BAD["huge"]:
         # Nothing is lost of the others, bit for bit.
         good = np.ones((np.isfinite(factors[:, 0]).sum(), 2))
         assert loss == default()(good)
+    if fault in ("most", "in a row") and value != BAD["huge"]:
+        # Without a guard, it goes on along its momentum in long bad stretches.
         return
-    assert loss < 2e-2
-    # Without a guard, it goes on along its momentum in bad steps.
-    assert loss < default(guard=False)(factors) + 2e-3
+    assert loss < default(guard=False)(factors) + 1e-3
 
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
