@@ -221,7 +221,7 @@ class LearnedMuon(UpdateRule):
                 *(signals, alignments, growth),
                 *(ratios, sizes, first_sizes),
             ),
-            tensor_features.place_features(shapes, step, sizes.dtype),
+            tensor_features.time_and_shape_features(shapes, step, sizes.dtype),
         ]
         cell = next_cell(
             ops.concatenate(features, axis=-1),

@@ -47,11 +47,12 @@ def tensor_features(gradients, inputs, shapes, sizes, first_sizes, step):
         axis=-1,
     )
     return ops.concatenate(
-        [of_tensors, place_features(shapes, step, sizes.dtype)], axis=-1
+        [of_tensors, time_and_shape_features(shapes, step, sizes.dtype)],
+        axis=-1,
     )
 
 
-def place_features(shapes, step, dtype):
+def time_and_shape_features(shapes, step, dtype):
     """Features of the time and of the shapes of K tensors, of order one.
 
     Args:
