@@ -122,6 +122,9 @@ RULES = {
     "LearnedMuon": lambda: _with_random_meta_parameters(
         rules.LearnedMuon(units=4, seed=1)
     ),
+    "LearnedMuon-2": lambda: _with_random_meta_parameters(
+        rules.LearnedMuon(units=4, seed=1, version=2)
+    ),
 }
 
 
@@ -143,7 +146,7 @@ SIBLINGS = {
     *("ScheduleFreeAdamW", "CoordinatewiseLSTM-raw", "CoordinatewiseLSTM-p5"),
     *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
     *("NTMBFGS-bfgs", "NTMBFGS-bfgs-low-rank"),
-    *("Hierarchical", "Hierarchical-2"),
+    *("Hierarchical", "Hierarchical-2", "LearnedMuon"),
 }
 
 

@@ -286,7 +286,9 @@ class Hierarchical(UpdateRule):
             outputs[:, 0], step, _NOMINAL_STEPS[self.version]
         )
         if self.version == 2:
-            steps = steps * step_sizes.powers_of_ratios(ratios, outputs[:, 5])
+            steps = steps * step_sizes.powers_of_ratios(
+                ratios, step_sizes.corrected_powers(outputs[:, 5])
+            )
             scales = step_sizes.robust_scales(shapes, sizes, first_sizes)
             decays = steps * _NOMINAL_DECAY
             decays = decays * ops.exp(3.0 * ops.tanh(outputs[:, 6]))

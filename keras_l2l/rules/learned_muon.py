@@ -21,6 +21,8 @@ _NOMINAL_STEP = 0.05
 _NOMINAL_NESTEROV = math.log(9.0)
 _NOMINAL_GATE = 3.0
 _NOMINAL_DECAY = 0.1
+# The power of the vanishing gradient with which the decay falls.
+_DECAY_POWER = 0.25
 _NOMINAL_GROWTH = 0.2
 _NOMINAL_THRESHOLD = 0.1
 
@@ -40,7 +42,9 @@ class LearnedMuon(UpdateRule):
     speed. The update has a size relative to that of the parameters, in root
     mean squares. It falls as 1/√t and with the gradient, as in AdaGrad; and
     it grows while successive gradients point the same way, which shows that
-    steps are too short. A weak weight decay keeps matrices from growing.
+    steps are too short. A weak weight decay keeps matrices from growing: in
+    the second version it hardly falls with the gradient and does not grow, so
+    that it still acts where the data are fitted.
 
     A GRU cell for each tensor sees how much of the gradient is signal,
     whether it goes on as before, how far it has vanished, how the tensor has
@@ -56,12 +60,14 @@ class LearnedMuon(UpdateRule):
     Args:
         units: Integer. Units of the GRU. Defaults to `8`.
         seed: Integer. Of the initial meta-parameters. Defaults to `0`.
+        version: `1`, that of files which name none, or `2`.
+            Defaults to `1`.
         name: String. The name of the rule.
         dtype: The dtype of the computation. Defaults to `"float32"`.
 
     Example:
 
-    >>> rule = keras_l2l.rules.LearnedMuon()
+    >>> rule = keras_l2l.rules.LearnedMuon(version=2)
     >>> optimizer = keras_l2l.L2LOptimizer(rule)
 
     Reference:
@@ -71,13 +77,21 @@ class LearnedMuon(UpdateRule):
           recurrent cell for each tensor.
         - [Harrison et al., 2022](https://arxiv.org/abs/2209.11208), a nominal
           term that the network corrects.
+        - [Loshchilov and Hutter, 2019](https://arxiv.org/abs/1711.05101),
+          weight decay apart from the gradient.
     """
 
-    def __init__(self, units=8, seed=0, name=None, **kwargs):
+    def __init__(self, units=8, seed=0, version=1, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
+        if version not in (1, 2):
+            raise ValueError(
+                "Argument `version` must be 1 or 2. "
+                f"Received: version={version!r}"
+            )
         (units,) = checks.positive_integers(units=units)
         self.units = units
         self.seed = None if seed is None else checks.seed(seed)
+        self.version = int(version)
         seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
 
         def add(name, shape, seed=None):
@@ -190,6 +204,8 @@ class LearnedMuon(UpdateRule):
             **super().get_config(),
             "units": self.units,
             "seed": self.seed,
+            # Files older than the argument have none.
+            **({} if self.version == 1 else {"version": self.version}),
         }
 
     def _steer(self, moments, shapes, summary, step):
@@ -238,13 +254,20 @@ class LearnedMuon(UpdateRule):
             _NOMINAL_GROWTH * ops.exp(2.0 * ops.tanh(outputs[5])),
             _NOMINAL_THRESHOLD + 0.3 * ops.tanh(outputs[6]),
         )
-        steps = step_sizes.relative_steps(outputs[0], step, _NOMINAL_STEP)
-        steps = steps * step_sizes.powers_of_ratios(ratios, outputs[1])
+        relative = step_sizes.relative_steps(outputs[0], step, _NOMINAL_STEP)
+        steps = relative * step_sizes.powers_of_ratios(
+            ratios, step_sizes.corrected_powers(outputs[1])
+        )
         steps = steps * ops.exp(growth)
+        decays = steps
+        if self.version == 2:
+            decays = relative * step_sizes.powers_of_ratios(
+                ratios, _DECAY_POWER
+            )
         controls = _Controls(
             step_size=steps
             * step_sizes.robust_scales(shapes, sizes, first_sizes),
-            decay=steps * _NOMINAL_DECAY * ops.exp(3.0 * ops.tanh(outputs[2])),
+            decay=decays * _NOMINAL_DECAY * ops.exp(3.0 * ops.tanh(outputs[2])),
             nesterov=ops.sigmoid(_NOMINAL_NESTEROV + outputs[3]),
             gate=_gate(outputs[4]),
         )

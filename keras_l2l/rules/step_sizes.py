@@ -104,20 +104,31 @@ def gradient_ratios(mean_squares, means, step):
     return ops.where(is_zero, 0.0, ratios), means
 
 
-def powers_of_ratios(ratios, corrections):
-    """What the steps are multiplied by: zero at a zero gradient.
+def powers_of_ratios(ratios, powers):
+    """What steps or decays are multiplied by: zero at a zero gradient.
 
     Args:
         ratios: Tensor `[K]`, from `gradient_ratios`.
-        corrections: Tensor `[K]`, from the GRU, to the power, nominally one.
+        powers: Float or tensor `[K]`, positive.
 
     Returns:
         Tensor `[K]`.
     """
-    powers = ops.exp(ops.tanh(corrections))
     # Not `ratios ** powers`, whose derivatives at zero are infinite.
     logs = ops.log(ops.maximum(ratios, _SMALLEST_RATIO))
     return ops.where(ratios > 0.0, ops.exp(powers * logs), 0.0)
+
+
+def corrected_powers(corrections):
+    """Powers from 0.37 to 2.7, nominally one.
+
+    Args:
+        corrections: Tensor `[K]`, from the GRU.
+
+    Returns:
+        Tensor `[K]`.
+    """
+    return ops.exp(ops.tanh(corrections))
 
 
 def alignment(gradient, momentum):

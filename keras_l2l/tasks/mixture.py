@@ -19,7 +19,7 @@ from keras_l2l.tasks.random_choices import (
     log_uniform,
     norm_layers,
 )
-from keras_l2l.tasks.synthetic_kinds import SYNTHETIC_KINDS
+from keras_l2l.tasks.synthetic_kinds import CLUSTER_KINDS, SYNTHETIC_KINDS
 
 _IMAGE_SIZE = 8
 _TEXT_LENGTH = 16
@@ -68,8 +68,10 @@ def mixture(
             embeddings, `"random-recurrent"`, `"random-recurrent-text"`,
             `"random-attention"` and `"random-attention-text"`, of token
             sequences, `"random-convolution"` and `"random-residual"`, of
-            images. `"synthetic"` stands for all of these. Defaults to `None`,
-            the first six, some of them twice.
+            images. `"synthetic"` stands for all of these. Of tables whose
+            classes are far apart there are `"random-clusters"` and
+            `"random-linear-clusters"`. Defaults to `None`, the first six, some
+            of them twice.
 
     Returns:
         List of `Task`.
@@ -351,6 +353,7 @@ _KINDS: dict[str, Callable[..., Any]] = {
     "linear": functools.partial(_table_classifier, depths=(0, 1)),
     "categorical": _categorical_classifier,
     **SYNTHETIC_KINDS,
+    **CLUSTER_KINDS,
 }
 
 

@@ -20,15 +20,15 @@ _TOKENS, _LENGTH = 16, 8
 _INITIALIZATIONS = 16
 
 
-def _table(generator, name, depths=(1, 4)):
+def _table(
+    generator, name, depths=(1, 4), draw_data=synthetic_data.labelled_table
+):
     features, classes = log_uniform(generator, 4, 32), _classes(generator)
     return _classification(
         generator,
         name,
         _dense_model(generator, (features,), classes, depths),
-        functools.partial(
-            synthetic_data.labelled_table, features=features, classes=classes
-        ),
+        functools.partial(draw_data, features=features, classes=classes),
     )
 
 
@@ -176,6 +176,18 @@ SYNTHETIC_KINDS: dict[str, Callable[..., Any]] = {
     "random-residual": _residual,
     "random-attention": _attention,
     "random-recurrent-text": functools.partial(_recurrent, is_text=True),
+}
+
+# Those that came later, which `"synthetic"` does not stand for: the recipes of
+# shipped rules name it.
+CLUSTER_KINDS: dict[str, Callable[..., Any]] = {
+    name: functools.partial(
+        _table, depths=depths, draw_data=synthetic_data.clustered_table
+    )
+    for name, depths in {
+        "random-clusters": (1, 4),
+        "random-linear-clusters": (0, 1),
+    }.items()
 }
 
 

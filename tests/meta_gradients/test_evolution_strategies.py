@@ -115,7 +115,7 @@ def test_xla_gives_the_same_estimate():
 def test_particles_side_by_side_are_those_alone(kind):
     """Two unrolls of three optimizees, whose estimates add up."""
     task = components.TASKS["KerasTask-convnet"]()
-    rule = components.RULES["LearnedMuon"]()
+    rule = components.RULES["LearnedMuon-2"]()
     together = kind(vectorize=True, jit_compile=False)
     alone = kind(jit_compile=False)
     seeds = [3, 4, 5]
@@ -150,7 +150,7 @@ def test_particles_side_by_side_are_those_alone(kind):
 @pytest.mark.parametrize("kind", [AntitheticES, PersistentES])
 def test_only_the_chosen_meta_parameters_are_trained(kind):
     task = tasks.Quadratic(dimensions=3)
-    rule = components.RULES["LearnedMuon"]()
+    rule = components.RULES["LearnedMuon-2"]()
     gradients = []
     for names in (None, ["tensor_output_bias"]):
         estimator = kind(0.01, jit_compile=False, meta_parameters=names)

@@ -23,7 +23,7 @@ OTHERS = ("jax", "torch")
 TOLERANCES = dict.fromkeys(
     [
         "rule Hierarchical-2",
-        "rule LearnedMuon",
+        "rule LearnedMuon-2",
         "fit general-2",
         "fit general-3",
     ],

@@ -47,7 +47,7 @@ BLOCK_SIZES = (1, 4, 8, 1000)
 FAST = {
     *(("Adam", 1), ("Adam", 1000), ("CoordinatewiseLSTM", 4)),
     *(("RNNprop", 8), ("ScheduleFreeAdamW", 8), ("NTMBFGS", 8)),
-    *(("Grouped", 1), ("Grouped-shapes", 8), ("LearnedMuon", 8)),
+    *(("Grouped", 1), ("Grouped-shapes", 8), ("LearnedMuon-2", 8)),
 }
 
 

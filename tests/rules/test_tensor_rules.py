@@ -40,7 +40,8 @@ def _steps(rule, parameters, gradients):
     params=[
         pytest.param("Hierarchical", marks=pytest.mark.slow),
         pytest.param("Hierarchical-2", marks=pytest.mark.slow),
-        "LearnedMuon",
+        pytest.param("LearnedMuon", marks=pytest.mark.slow),
+        "LearnedMuon-2",
     ]
 )
 def rule(request):
@@ -50,7 +51,8 @@ def rule(request):
 @pytest.fixture(
     params=[
         pytest.param("Hierarchical-2", marks=pytest.mark.slow),
-        "LearnedMuon",
+        pytest.param("LearnedMuon", marks=pytest.mark.slow),
+        "LearnedMuon-2",
     ]
 )
 def vanishing(request):
@@ -153,7 +155,7 @@ def _mean_square(state):
 
 
 @pytest.mark.parametrize(
-    "rule", [rules.Hierarchical(version=2), rules.LearnedMuon()]
+    "rule", [rules.Hierarchical(version=2), rules.LearnedMuon(version=2)]
 )
 def test_a_bias_travels_far(rule):
     """The mean absolute error of targets of 150, from a bias of zero."""
@@ -168,7 +170,7 @@ def test_a_bias_travels_far(rule):
 
 
 def test_steps_grow_while_gradients_keep_their_direction():
-    rule = rules.LearnedMuon()
+    rule = rules.LearnedMuon(version=2)
     parameters, gradient = _tensors(0), _tensors(1)
     sizes = {}
     for name, signs in {"alike": (1, 1), "in turns": (1, -1)}.items():
@@ -181,9 +183,10 @@ def test_steps_grow_while_gradients_keep_their_direction():
         assert alike > 5.0 * in_turns
 
 
-def test_a_step_of_the_nominal_rule():
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_step_of_the_nominal_rule(version):
     """A vector and a matrix whose singular values are equal already."""
-    rule = rules.LearnedMuon()
+    rule = rules.LearnedMuon(version=version)
     vector = np.array([0.3, -0.4], "float32")
     matrix = np.array([[3.0, -4.0], [4.0, 3.0]], "float32")
     state = rule.initial_state([vector, matrix])
@@ -199,6 +202,24 @@ def test_a_step_of_the_nominal_rule():
     size = np.sqrt(np.mean(matrix**2))
     expected = 0.05 * size * np.sign(matrix) - 0.005 * matrix
     np.testing.assert_allclose(updates[1], expected, rtol=0.02)
+
+
+def test_the_decay_of_the_second_version_stays_where_gradients_vanish():
+    """What a gradient of a ten-thousandth adds to a decay of a tenth of it."""
+    parameters, gradient = _tensors(0), _tensors(1)
+    decays = {}
+    for version in (1, 2):
+        rule = rules.LearnedMuon(version=version)
+        state = rule.initial_state(parameters)
+        _, state = _graph(rule)(gradient, parameters, state)
+        decays[version] = []
+        for tensors in (parameters, [10.0 * p for p in parameters]):
+            small = [1e-4 * g for g in gradient]
+            updates, _ = _graph(rule)(small, tensors, state)
+            decays[version].append(updates[0])
+    # Steps of a matrix are relative to its first size: the rest is decay.
+    one, two = (np.linalg.norm(decays[v][1] - decays[v][0]) for v in (1, 2))
+    assert 100.0 < two / one < 10_000.0
 
 
 @pytest.mark.parametrize(

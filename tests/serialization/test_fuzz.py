@@ -27,7 +27,7 @@ MEGABYTES = 200
 CASES_IN_A_ROW = 50  # between two looks at the memory
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "rules"
-RULES = ["CoordinatewiseLSTM", "RNNprop", "NTMBFGS", "LearnedMuon", "Grouped"]
+RULES = ["CoordinatewiseLSTM", "RNNprop", "NTMBFGS", "LearnedMuon-2", "Grouped"]
 WITHOUT_EFFECT = ("name", "trainable", "seed")
 
 

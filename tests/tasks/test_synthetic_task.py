@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_l2l import tasks
 from keras_l2l.tasks import synthetic_data
-from keras_l2l.tasks.synthetic_kinds import SYNTHETIC_KINDS
+from keras_l2l.tasks.synthetic_kinds import CLUSTER_KINDS, SYNTHETIC_KINDS
 from tests import components
 
 
@@ -64,7 +64,7 @@ def test_too_many_examples_are_refused():
         tasks.SyntheticTask(_build_model, _ones_and_twos, "mse", 1)
 
 
-@pytest.mark.parametrize("kind", SYNTHETIC_KINDS)
+@pytest.mark.parametrize("kind", [*SYNTHETIC_KINDS, *CLUSTER_KINDS])
 def test_kinds_of_the_mixture(kind):
     (task,) = tasks.mixture(1, seed=5, kinds=kind)
     assert task.name == f"mixture-0-{kind}"
@@ -99,6 +99,26 @@ def test_tables_are_raw_or_standardized():
         spans.append(deviations.max() / max(deviations.min(), 1e-9))
     assert np.sum(np.array(spans) < 5.0) > 10  # standardised
     assert np.sum(np.array(spans) > 1e3) > 3  # decades apart
+
+
+def test_clusters_are_far_apart():
+    """A linear model on standardised columns gets most of the rows right."""
+    rights = []
+    for seed in range(20):
+        data = synthetic_data.clustered_table(
+            np.random.default_rng(seed), 16, 2
+        )
+        (x, y), (held_out_x, held_out_y) = data
+        mean, deviation = x.mean(0), x.std(0) + 1e-9
+        x, held_out_x = ((a - mean) / deviation for a in (x, held_out_x))
+        x, held_out_x = (
+            np.concatenate([a, np.ones((len(a), 1))], 1)
+            for a in (x, held_out_x)
+        )
+        weights, *_ = np.linalg.lstsq(x, np.eye(2)[y], rcond=None)
+        rights.append(np.mean((held_out_x @ weights).argmax(1) == held_out_y))
+    assert np.mean(np.array(rights) > 0.95) > 0.3
+    assert np.mean(rights) > 0.8
 
 
 def test_targets_in_units_of_their_own():
