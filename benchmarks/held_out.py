@@ -1,4 +1,4 @@
-"""Held-out losses of the rules of `general` to `general-3`, and of Adam.
+"""Held-out losses of the rules of `general` to `general-4`, and of Adam.
 
 Untrained rules, and Adam at its default rate. Small tables and digits, a
 hundred epochs, and what has broken the first rule. All steps of a training,
@@ -42,6 +42,7 @@ def main():
         "general": rules.Hierarchical(units=8, coordinate_units=4),
         "general-2": rules.Hierarchical(units=8, coordinate_units=4, version=2),
         "general-3": rules.LearnedMuon(),
+        "general-4": rules.LearnedMuon(version=2),
     }
     names = [name for name in optimizers if name != ADAM]
     print("Final training loss / held-out loss / accuracy; mean of seeds")

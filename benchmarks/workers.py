@@ -30,7 +30,7 @@ SIZES = (721, 5000)
 def main():
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--recipe", default="general-3")
+    parser.add_argument("--recipe", default="general-4")
     parser.add_argument("--tasks", nargs="*", help="parts of their names")
     parser.add_argument("--most-tasks", type=int, default=1)
     parser.add_argument("--optimizees", type=int, default=4, help="a worker")

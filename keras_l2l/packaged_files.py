@@ -11,6 +11,10 @@ from keras_l2l import checks
 _PACKAGE = pathlib.Path(str(importlib.resources.files("keras_l2l")))
 _CHECKOUT = _PACKAGE.parent
 
+# The preset that `L2LOptimizer()` loads. It stands here so that the command
+# line can show it without importing TensorFlow.
+DEFAULT_PRESET = "general-4"
+
 # The first directory that exists is the one. `pyproject.toml` says which
 # directories of a checkout the wheel carries, and where.
 DIRECTORIES: dict[str, tuple[pathlib.Path, ...]] = {

@@ -12,7 +12,7 @@ from keras_l2l import checks, packaged_files
 from keras_l2l.rules import UpdateRule, load_rule
 from keras_l2l.serialization import hub, manifest
 
-DEFAULT = "general-3"
+DEFAULT = packaged_files.DEFAULT_PRESET
 # Beside the presets; `benchmarks/presets.py` writes it.
 AGAINST_ADAM = "against_adam.json"
 
@@ -66,7 +66,7 @@ def load(name=DEFAULT):
     """Loads a preset.
 
     Args:
-        name: String, one of `names()`. Defaults to `"general-3"`.
+        name: String, one of `names()`. Defaults to `"general-4"`.
 
     Returns:
         An `UpdateRule`.

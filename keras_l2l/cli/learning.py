@@ -11,6 +11,7 @@ from keras_l2l.cli import options
 from keras_l2l.cli import workers as processes
 from keras_l2l.cli.command import command
 from keras_l2l.cli.errors import CommandError, interruptible, user_errors
+from keras_l2l.packaged_files import DEFAULT_PRESET
 from keras_l2l.reproduction import recipe_files
 
 _complete = options.complete("recipes")
@@ -29,7 +30,7 @@ _NO_REPORT = (
 @options.user_task
 @options.rule(
     default=None,
-    show_default="general-3",
+    show_default=DEFAULT_PRESET,
     help="With --data: the rule that is trained further.",
 )
 @options.count(

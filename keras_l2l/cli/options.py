@@ -66,8 +66,7 @@ rule_argument = functools.partial(click.argument, "rule", **_RULE)
 def rule(**options: Any) -> Callable[..., Any]:
     """The option `--rule`."""
     shown = {
-        # The name of `presets.DEFAULT`, which is not imported for `--help`.
-        "default": "general-3",
+        "default": packaged_files.DEFAULT_PRESET,
         "show_default": True,
         "help": "A preset, the directory of an exported rule, or an address "
         "hf://USER/NAME.",

@@ -54,7 +54,7 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     Args:
         rule: A `keras_l2l.rules.UpdateRule`, the name of a preset, the path
             of an exported rule, or an address as for `load_rule`:
-            `"hf://USER/NAME"`. Defaults to the preset `"general-3"`.
+            `"hf://USER/NAME"`. Defaults to the preset `"general-4"`.
         learning_rate: A float, a
             `keras.optimizers.schedules.LearningRateSchedule` instance, or a
             callable that takes no arguments and returns the value to use. A

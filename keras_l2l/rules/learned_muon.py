@@ -20,7 +20,8 @@ _BETA_MOMENTUM, _BETA_SQUARE = 0.9, 0.99
 _NOMINAL_STEP = 0.05
 _NOMINAL_NESTEROV = math.log(9.0)
 _NOMINAL_GATE = 3.0
-_NOMINAL_DECAY = 0.1
+# By version of the rule.
+_NOMINAL_DECAYS = {1: 0.1, 2: 0.05}
 # The power of the vanishing gradient with which the decay falls.
 _DECAY_POWER = 0.25
 _NOMINAL_GROWTH = 0.2
@@ -83,9 +84,9 @@ class LearnedMuon(UpdateRule):
 
     def __init__(self, units=8, seed=0, version=1, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
-        if version not in (1, 2):
+        if version not in _NOMINAL_DECAYS:
             raise ValueError(
-                "Argument `version` must be 1 or 2. "
+                f"Argument `version` must be one of {list(_NOMINAL_DECAYS)}. "
                 f"Received: version={version!r}"
             )
         (units,) = checks.positive_integers(units=units)
@@ -267,7 +268,9 @@ class LearnedMuon(UpdateRule):
         controls = _Controls(
             step_size=steps
             * step_sizes.robust_scales(shapes, sizes, first_sizes),
-            decay=decays * _NOMINAL_DECAY * ops.exp(3.0 * ops.tanh(outputs[2])),
+            decay=decays
+            * _NOMINAL_DECAYS[self.version]
+            * ops.exp(3.0 * ops.tanh(outputs[2])),
             nesterov=ops.sigmoid(_NOMINAL_NESTEROV + outputs[3]),
             gate=_gate(outputs[4]),
         )

@@ -202,7 +202,7 @@ def test_the_table_warns_of_weak_baselines(capsys):
             "'--seeds': 'many' is not a valid integer",
         ),
         (["compare", "--seed", "-1"], "-1 is not in the range x>=0"),
-        (["compare", "--rule", "genreal-3"], "mean 'general-3'?"),
+        (["compare", "--rule", "genreal-4"], "mean 'general-4'?"),
         (["compare", "--task", "quadratic", "--units", "3"], "--units"),
         (["compare", "--activation", "rellu"], "rellu"),
         (["compare", "--output", "a_file"], "--output must be writable"),

@@ -74,6 +74,7 @@ def by_path():
 OPTIMIZERS = {
     "general": lambda: keras_l2l.L2LOptimizer("general"),
     "general_3": lambda: keras_l2l.L2LOptimizer("general-3"),
+    "general_4": lambda: keras_l2l.L2LOptimizer("general-4"),
     "lstm_mnist": lambda: keras_l2l.L2LOptimizer("lstm-mnist"),
     # The rate begins to fall at step 9, the model is saved at 6.
     "options": lambda: keras_l2l.L2LOptimizer(

@@ -183,8 +183,8 @@ def test_steps_grow_while_gradients_keep_their_direction():
         assert alike > 5.0 * in_turns
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_step_of_the_nominal_rule(version):
+@pytest.mark.parametrize(("version", "decay"), [(1, 0.005), (2, 0.0025)])
+def test_a_step_of_the_nominal_rule(version, decay):
     """A vector and a matrix whose singular values are equal already."""
     rule = rules.LearnedMuon(version=version)
     vector = np.array([0.3, -0.4], "float32")
@@ -197,10 +197,9 @@ def test_a_step_of_the_nominal_rule(version):
     np.testing.assert_allclose(
         updates[0], -0.05 * size * np.sign(vector), rtol=1e-5
     )
-    # Signs of these make a matrix of equal singular values. The decay is a
-    # tenth of the step.
+    # Signs of these make a matrix of equal singular values.
     size = np.sqrt(np.mean(matrix**2))
-    expected = 0.05 * size * np.sign(matrix) - 0.005 * matrix
+    expected = 0.05 * size * np.sign(matrix) - decay * matrix
     np.testing.assert_allclose(updates[1], expected, rtol=0.02)
 
 
@@ -219,7 +218,7 @@ def test_the_decay_of_the_second_version_stays_where_gradients_vanish():
             decays[version].append(updates[0])
     # Steps of a matrix are relative to its first size: the rest is decay.
     one, two = (np.linalg.norm(decays[v][1] - decays[v][0]) for v in (1, 2))
-    assert 100.0 < two / one < 10_000.0
+    assert 50.0 < two / one < 5_000.0
 
 
 @pytest.mark.parametrize(
