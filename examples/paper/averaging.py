@@ -1,7 +1,7 @@
 """Averaging cells where the norm of the gradient tells something.
 
     python examples/paper/averaging.py         # to see that it runs
-    python examples/paper/averaging.py --full  # about ten minutes on one core
+    python examples/paper/averaging.py --full  # some minutes on one core
 
 Quadratics of ten dimensions in two settings: the gradients of a
 step are multiplied by 100 with probability 0.05 (`bursts`); each function is
@@ -189,7 +189,7 @@ def plot_averaging_cells(path, steps, seed):
     for step in np.flatnonzero(bursts):
         axes.axvline(step, color="0.8", zorder=0)
     axes.set(xlabel="Step; bursts are grey", ylabel="Averaging cell")
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    figure.legend(loc="outside center right", frameon=False, fontsize="small")
     figure.savefig(path)
 
 
