@@ -22,7 +22,7 @@ index = config["task"]["index"]
 assert len(set(config["cluster"]["worker"])) == 2
 pathlib.Path(sys.argv[1], str(index)).write_text(json.dumps(
     [os.getpid(), os.environ["TF_NUM_INTRAOP_THREADS"]]))
-print("worker", index)
+print("worker", index, flush=True)
 """
 # It waits, as for a partner that has gone, and says if nothing woke it.
 SLEEP = "time.sleep(30); pathlib.Path(sys.argv[1], 'waited').touch()"
