@@ -32,6 +32,9 @@ _EXPLOSION = 1e3
 # forgets 1e9 in 400 steps. A gradient that stays 1e4 times as large is accepted
 # after 24; explosions of less than a third of the steps do not raise it.
 _DECAY, _GROWTH = 0.95, 1.1
+# The share of a step along gradients that were clipped, for rules whose steps
+# clipping does not shorten.
+_SHORT_STEP = 0.1
 # Steps in a row that are left out before a trial, and between two trials.
 _PATIENCE = 16
 # Good steps between two snapshots.
@@ -56,6 +59,11 @@ class Judgement(NamedTuple):
     is_good: Any
     gradient_scale: Any
     update_scale: Any
+
+    def with_short_step(self, is_explosion):
+        """A short step where something exploded, as its size is not known."""
+        short = ops.where(ops.any(is_explosion), _SHORT_STEP, 1.0)
+        return self._replace(update_scale=short * self.update_scale)
 
 
 class Guard(NamedTuple):
@@ -92,7 +100,7 @@ class Guard(NamedTuple):
         streak = backend.read(self.streak)
         return ops.not_equal(streak, 0) & (streak <= _PATIENCE)
 
-    def check(self, gradients, variables, averages):
+    def check(self, gradients, variables, averages, is_scale_invariant=False):
         """Judges the gradients of a step; may move the variables back.
 
         Where some variables have a finite gradient, so is the loss, and the
@@ -105,6 +113,8 @@ class Guard(NamedTuple):
             variables: List of variables, shaped as the snapshots.
             averages: List of variables, the moving averages of the
                 variables, or an empty list.
+            is_scale_invariant: Boolean, whether clipping does not shorten the
+                steps of the rule. Defaults to `False`.
 
         Returns:
             A `Judgement`. A rule has to expect NaN in good gradients.
@@ -137,6 +147,8 @@ class Guard(NamedTuple):
             _gradient_scale(norms, peak, is_explosion),
             backend.read(self.scale),
         )
+        if is_scale_invariant:
+            judgement = judgement.with_short_step(is_explosion)
         self._take_snapshot(norms, peak, is_usual, variables)
         self._next_peak(norms, peak, is_explosion, is_usual)
         self._count(is_good, is_usual)

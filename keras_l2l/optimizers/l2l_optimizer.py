@@ -409,7 +409,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
     def _update_device(
         self, dtypes, _, gradients, variables, slots, guard, averages, rate
     ):
-        judgement = guard and guard.check(gradients, variables, averages)
+        judgement = guard and guard.check(
+            gradients, variables, averages, self.rule.is_scale_invariant
+        )
         _decay_weights(self, variables, judgement and judgement.is_good, rate)
         updates = update_in_blocks(
             self.rule,

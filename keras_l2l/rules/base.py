@@ -142,6 +142,15 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
 
     @property
+    def is_scale_invariant(self) -> bool:
+        """Whether gradients that are all scaled alike change no update.
+
+        To clip a gradient does not shorten the step of such a rule, so a
+        guard shortens the step itself.
+        """
+        return False
+
+    @property
     def reads_paths(self) -> bool:
         """Whether `named_initial_state` depends on the paths."""
         return False

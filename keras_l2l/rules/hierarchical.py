@@ -136,6 +136,10 @@ class Hierarchical(UpdateRule):
     def granularity(self):
         return "tensor"
 
+    @property
+    def is_scale_invariant(self):
+        return True
+
     def initial_state(self, parameters):
         dtype = self.compute_dtype
         added = (

@@ -118,6 +118,10 @@ class LearnedMuon(UpdateRule):
     def granularity(self):
         return "tensor"
 
+    @property
+    def is_scale_invariant(self):
+        return True
+
     def initial_state(self, parameters):
         dtype = self.compute_dtype
         first_summary = [_UNKNOWN_SIZE] + [0.0] * (self.units + 2)
