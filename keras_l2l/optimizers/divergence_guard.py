@@ -34,7 +34,7 @@ _EXPLOSION = 1e3
 _DECAY, _GROWTH = 0.95, 1.1
 # The share of a step along gradients that were clipped, for rules whose steps
 # clipping does not shorten.
-_SHORT_STEP = 0.1
+_SHORT_STEP = 0.2
 # Steps in a row that are left out before a trial, and between two trials.
 _PATIENCE = 16
 # Good steps between two snapshots.

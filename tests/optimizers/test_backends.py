@@ -25,6 +25,7 @@ TOLERANCES = dict.fromkeys(
         "rule Hierarchical-2",
         "rule LearnedMuon-2",
         "fit general-2",
+        "fit general-3",
         "fit general-4",
     ],
     1e-5,
