@@ -3,11 +3,11 @@
     python examples/paper/averaging.py         # to see that it runs
     python examples/paper/averaging.py --full  # some minutes on one core
 
-Quadratics of ten dimensions in two settings: the gradients of a
-step are multiplied by 100 with probability 0.05 (`bursts`); each function is
-multiplied by a factor drawn from four decades (`scales`). The LSTM and the LSTM
-with averaging cells, trained by one recipe in each setting, are compared with
-SGD and Adam whose rate and clipping by the global norm are both tuned. The LSTM
+Quadratics of ten dimensions in two settings: the gradients of a step are
+multiplied by 100 with probability 0.05 (`bursts`); each function is multiplied
+by a factor drawn from four decades (`scales`). The LSTM and the LSTM with
+averaging cells, trained by one recipe in each setting, are compared with SGD
+and Adam whose rate and clipping by the global norm are both tuned. The LSTM
 of the plain functions (`lstm-quadratic`) is run on these, to show how much a
 setting costs the LSTM, which is the most that averaging can win back. A figure
 shows the averaging cells in bursts.

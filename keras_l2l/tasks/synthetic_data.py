@@ -12,7 +12,9 @@ from keras_l2l.tasks.datasets import Dataset
 # Training examples, of tables and sequences and of images.
 FEWEST, MOST, MOST_IMAGES = 100, 2000, 500
 _HELD_OUT = 512
-_LABEL_NOISE = (0.0, 0.0, 0.0, 0.05, 0.1, 0.2)
+# Shares of wrong labels, one of which is drawn.
+_WRONG = (0.0, 0.0, 0.0, 0.05, 0.1, 0.2)
+_WRONG_IN_CLUSTERS = (0.0, 0.0, 0.0, 0.05)
 
 
 def draw_count(generator, most=MOST):
@@ -72,14 +74,10 @@ def clustered_table(generator, features, classes):
     labels = generator.choice(classes, size=count, p=shares)
     rows = centers[labels, generator.integers(clusters, size=count)]
     rows = rows + generator.normal(size=rows.shape)
-    inputs = rows @ generator.normal(size=(factors, features))
-    inputs /= np.sqrt(factors)
-    inputs += 10.0 ** generator.uniform(-1.5, 0.0) * generator.normal(
-        size=inputs.shape
+    inputs = _in_columns(generator, _mixed(generator, rows, features))
+    return _labelled(
+        generator, inputs, labels, classes, wrong_shares=_WRONG_IN_CLUSTERS
     )
-    inputs = _in_columns(generator, inputs)
-    noise = (0.0, 0.0, 0.0, 0.05)
-    return _labelled(generator, inputs, labels, classes, noise=noise)
 
 
 def measured_table(generator, features, outputs):
@@ -220,12 +218,8 @@ def _columns_and_scores(generator, features, outputs):
     """A table `[M, features]` float32, and scores `[M, outputs]` of order 1."""
     count = draw_count(generator) + _HELD_OUT
     factors = int(generator.integers(2, features + 1))
-    inputs = generator.normal(size=(count, factors))
-    inputs = inputs @ generator.normal(size=(factors, features))
-    inputs /= np.sqrt(factors)
-    inputs += 10.0 ** generator.uniform(-1.5, 0.0) * generator.normal(
-        size=inputs.shape
-    )
+    rows = generator.normal(size=(count, factors))
+    inputs = _mixed(generator, rows, features)
     units = 1 if generator.integers(3) == 0 else 16  # a third is linear
     hidden = inputs @ generator.normal(size=(features, units))
     hidden /= np.sqrt(features)
@@ -234,6 +228,16 @@ def _columns_and_scores(generator, features, outputs):
     scores = hidden @ generator.normal(size=(units, outputs))
     scores /= scores.std() + 1e-6
     return _in_columns(generator, inputs), scores
+
+
+def _mixed(generator, factors, features):
+    """Mixes factors `[M, F]` into `[M, features]`, and adds noise."""
+    inputs = factors @ generator.normal(size=(factors.shape[1], features))
+    inputs /= np.sqrt(factors.shape[1])
+    inputs += 10.0 ** generator.uniform(-1.5, 0.0) * generator.normal(
+        size=inputs.shape
+    )
+    return inputs
 
 
 def _in_columns(generator, inputs):
@@ -258,11 +262,16 @@ def _in_columns(generator, inputs):
 
 
 def _labelled(
-    generator, inputs, labels, classes, held_out=_HELD_OUT, noise=_LABEL_NOISE
+    generator,
+    inputs,
+    labels,
+    classes,
+    held_out=_HELD_OUT,
+    wrong_shares=_WRONG,
 ):
     """A `Dataset`, some of whose training labels are wrong."""
     labels = labels.astype("int32")
-    wrong = generator.uniform(size=len(labels)) < generator.choice(noise)
+    wrong = generator.uniform(size=len(labels)) < generator.choice(wrong_shares)
     wrong[-held_out:] = False
     labels[wrong] = generator.integers(classes, size=wrong.sum())
     return _split(inputs, labels, held_out)

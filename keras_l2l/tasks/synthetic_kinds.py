@@ -178,8 +178,8 @@ SYNTHETIC_KINDS: dict[str, Callable[..., Any]] = {
     "random-recurrent-text": functools.partial(_recurrent, is_text=True),
 }
 
-# Those that came later, which `"synthetic"` does not stand for: the recipes of
-# shipped rules name it.
+# `"synthetic"` does not stand for these, as the recipes of rules that ship name
+# it, and would draw other tasks than they did.
 CLUSTER_KINDS: dict[str, Callable[..., Any]] = {
     name: functools.partial(
         _table, depths=depths, draw_data=synthetic_data.clustered_table
