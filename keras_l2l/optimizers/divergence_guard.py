@@ -3,7 +3,9 @@
 A gradient that is not finite is left out of a step. An *explosion*, a
 gradient a thousand times as large as the running maximum of the norms, is
 clipped to that maximum, which grows with each explosion: nothing is left out
-for being large, and a change of scale that lasts is soon accepted.
+for being large, and a change of scale that lasts is soon accepted. Of a rule
+whose steps do not depend on the scale of gradients, which clipping does not
+shorten, the step itself is shortened.
 
 Variables go back to a snapshot only if they are to blame themselves. A batch
 that is bad shows nothing about them. What does is that a variable is not

@@ -175,7 +175,13 @@ def all_runs(directory):
         yield f"option {name}", train(optimizer, **{"steps": 8, **settings})
     for preset in keras_l2l.presets.names():
         yield f"preset {preset}", keras_l2l.presets.load(preset).get_weights()
-    for preset in ("general-2", "general-3", "general-4", "lstm-mnist", "rnnprop"):
+    for preset in (
+        "general-2",
+        "general-3",
+        "general-4",
+        "lstm-mnist",
+        "rnnprop",
+    ):
         optimizer = keras_l2l.L2LOptimizer(preset, name=preset)
         yield f"fit {preset}", resumed(optimizer, directory)
     for path in sorted(GOLDEN.glob("*.keras")):

@@ -121,6 +121,23 @@ def test_variables_whose_gradients_explode_keep_their_proportions():
     np.testing.assert_allclose(before[1] - two.numpy(), [0.1, 0.0], rtol=1e-5)
 
 
+def test_a_step_that_clipping_does_not_shorten_is_short(monkeypatch):
+    steps = []
+    for share in (1.0, divergence_guard._SHORT_STEP):
+        monkeypatch.setattr(divergence_guard, "_SHORT_STEP", share)
+        variable = keras.Variable([1.0, 2.0])
+        _, before, after = _apply(
+            keras_l2l.L2LOptimizer(),
+            variable,
+            [[3.0, 4.0], [0.3, 0.4], [1e9, 0.0]],
+        )
+        steps.append(after - before)
+    assert np.abs(steps[0]).max() > 0.0
+    np.testing.assert_allclose(
+        steps[1], divergence_guard._SHORT_STEP * steps[0], rtol=1e-3
+    )
+
+
 def test_the_hidden_state_does_not_see_what_is_left_out():
     variable = keras.Variable([1.0, 2.0])
     optimizer = keras_l2l.L2LOptimizer(rules.Adam())

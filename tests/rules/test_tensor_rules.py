@@ -129,6 +129,7 @@ def test_steps_shrink_with_the_gradients(vanishing):
 
 @pytest.mark.parametrize("scale", [1e-6, 1e8])
 def test_the_scale_of_the_loss_does_not_matter(rule, scale):
+    assert rule.is_scale_invariant
     gradients = [_tensors(seed) for seed in range(1, 6)]
     expected, _ = _steps(rule, _tensors(0), gradients)
     received, _ = _steps(
