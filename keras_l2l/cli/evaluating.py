@@ -170,9 +170,7 @@ def benchmark(
     output = options.writable_directory(output)
     name = pathlib.Path(rule).name
     specs = {
-        name: evaluation.learned_spec(loaded),
-        f"{name}, total steps": evaluation.learned_spec(loaded, True),
-        f"{name}, nominal": evaluation.nominal_spec(loaded),
+        **evaluation.learned_specs(name, loaded),
         **options.chosen(
             "--optimizers", optimizers, evaluation.BENCHMARK_OPTIMIZERS
         ),

@@ -25,6 +25,7 @@ from keras_l2l.evaluation.optimizer_spec import (
     OPTIMIZERS,
     OptimizerSpec,
     learned_spec,
+    learned_specs,
     nominal_spec,
 )
 from keras_l2l.evaluation.proposed_updates import (
@@ -57,6 +58,7 @@ __all__ = [
     "compare",
     "geometric_means",
     "learned_spec",
+    "learned_specs",
     "learning_curves",
     "measure_cost",
     "nominal_spec",

@@ -141,6 +141,28 @@ def nominal_spec(rule: UpdateRule) -> OptimizerSpec:
     return learned_spec(type(rule).from_config(rule.get_config()))
 
 
+def learned_specs(name: str, rule: UpdateRule) -> dict[str, OptimizerSpec]:
+    """What a benchmark shows of a learned rule.
+
+    Args:
+        name: String, what the rule is called.
+        rule: An `UpdateRule`.
+
+    Returns:
+        Dict from names to `OptimizerSpec`s: the rule, the rule that is told
+        the number of steps, and, unless it is the same, the rule with
+        untrained meta-parameters.
+    """
+    learned, nominal = learned_spec(rule), nominal_spec(rule)
+    specs = {
+        name: learned,
+        f"{name}, total steps": learned_spec(rule, has_cooldown=True),
+    }
+    if nominal.key != learned.key:
+        specs[f"{name}, nominal"] = nominal
+    return specs
+
+
 class _WithSchedule(UpdateRule):
     """A rule whose updates are multiplied by a schedule."""
 

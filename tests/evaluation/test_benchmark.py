@@ -283,6 +283,14 @@ def test_nominal_is_the_rule_before_it_was_trained():
     assert nominal.key != evaluation.learned_spec(trained).key
 
 
+def test_an_untrained_rule_is_not_run_twice():
+    rule = rules.Hierarchical(units=4, coordinate_units=3, seed=1)
+    names = ["it", "it, total steps"]
+    assert list(evaluation.learned_specs("it", rule)) == names
+    rule.set_weights([weight + 1.0 for weight in rule.get_weights()])
+    assert list(evaluation.learned_specs("it", rule)) == [*names, "it, nominal"]
+
+
 def test_a_cosine_multiplies_the_updates():
     rule = evaluation.OPTIMIZERS["Muon+cosine"].make_rule(4)
     constant = rules.Muon(0.5)
