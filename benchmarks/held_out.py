@@ -28,7 +28,7 @@ from keras_l2l import presets, rules
 
 ADAM = "Adam 1e-3"
 
-# Of which ratios are taken.
+# In ratios, as a loss is zero where all is certain and right.
 _SMALLEST_LOSS = 1e-7
 
 
@@ -57,7 +57,6 @@ def main():
             for name, rule in optimizers.items()
         }
         means = {name: np.mean(r, axis=1) for name, r in results.items()}
-        # Where all is certain and right, a loss is zero.
         held_out = {
             n: max(mean[1], _SMALLEST_LOSS) for n, mean in means.items()
         }

@@ -170,7 +170,7 @@ def benchmark(
     output = options.writable_directory(output)
     name = pathlib.Path(rule).name
     specs = {
-        **evaluation.learned_specs(name, loaded),
+        **evaluation.benchmark_specs(name, loaded),
         **options.chosen(
             "--optimizers", optimizers, evaluation.BENCHMARK_OPTIMIZERS
         ),

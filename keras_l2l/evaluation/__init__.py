@@ -24,8 +24,8 @@ from keras_l2l.evaluation.optimizer_spec import (
     BENCHMARK_OPTIMIZERS,
     OPTIMIZERS,
     OptimizerSpec,
+    benchmark_specs,
     learned_spec,
-    learned_specs,
     nominal_spec,
 )
 from keras_l2l.evaluation.proposed_updates import (
@@ -55,10 +55,10 @@ __all__ = [
     "Summary",
     "Sweep",
     "UpdateHistory",
+    "benchmark_specs",
     "compare",
     "geometric_means",
     "learned_spec",
-    "learned_specs",
     "learning_curves",
     "measure_cost",
     "nominal_spec",

@@ -141,7 +141,7 @@ def nominal_spec(rule: UpdateRule) -> OptimizerSpec:
     return learned_spec(type(rule).from_config(rule.get_config()))
 
 
-def learned_specs(name: str, rule: UpdateRule) -> dict[str, OptimizerSpec]:
+def benchmark_specs(name: str, rule: UpdateRule) -> dict[str, OptimizerSpec]:
     """What a benchmark shows of a learned rule.
 
     Args:

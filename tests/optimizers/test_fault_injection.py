@@ -332,8 +332,8 @@ def test_the_default_rule(fault, value):
         # It goes on along the first gradients, with and without a guard.
         assert loss == default(guard=False)(factors)
         return
-    if fault != "most" or value == BAD["huge"]:
-        assert loss < 2e-2
+    is_left_out = fault == "most" and value != BAD["huge"]
+    assert loss < (5e-2 if is_left_out else 2e-2)  # 0.7 at the start
     if fault in ("most", "in a row", "at random") and value != BAD["huge"]:
         # Nothing is lost of the others, bit for bit.
         good = np.ones((np.isfinite(factors[:, 0]).sum(), 2))
