@@ -96,6 +96,9 @@ RULES = {
         )
     ),
     "RNNprop": lambda: rules.RNNprop(units=4, seed=1),
+    "AdamLSTM": lambda: _with_random_meta_parameters(
+        rules.AdamLSTM(units=3, layers=1, time_scales=(3, 30), seed=1)
+    ),
     "Grouped": lambda: rules.Grouped(
         {
             "matrices": rules.RNNprop(units=3, layers=1, seed=2),
@@ -145,6 +148,7 @@ SIBLINGS = {
     *("SGD", "Momentum", "Momentum-nesterov", "RMSprop", "AdamW", "Nadam"),
     *("ScheduleFreeAdamW", "CoordinatewiseLSTM-raw", "CoordinatewiseLSTM-p5"),
     *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
+    "AdamLSTM",
     *("NTMBFGS-bfgs", "NTMBFGS-bfgs-low-rank"),
     *("Hierarchical", "Hierarchical-2", "LearnedMuon"),
 }

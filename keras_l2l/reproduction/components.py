@@ -28,11 +28,13 @@ ESTIMATORS: dict[str, Callable[[Stage], MetaGradientEstimator]] = {
     ),
     "PersistentES": lambda stage: PersistentES(
         stage.stddev,
+        jit_compile=stage.jit_compile,
         vectorize=stage.vectorize,
         meta_parameters=stage.meta_parameters or None,
     ),
     "AntitheticES": lambda stage: AntitheticES(
         stage.stddev,
+        jit_compile=stage.jit_compile,
         vectorize=stage.vectorize,
         meta_parameters=stage.meta_parameters or None,
     ),

@@ -35,6 +35,8 @@ class Stage:
             `"AntitheticES"`.
         stddev: Float. Standard deviation of the perturbations of evolution
             strategies.
+        jit_compile: Boolean, of evolution strategies. Whether XLA compiles
+            the unroll: on a processor, its convolutions are slow.
         vectorize: Boolean, of evolution strategies.
         meta_parameters: Strings, of evolution strategies: the names of those
             that are trained. Defaults to none, which trains all.
@@ -74,6 +76,7 @@ class Stage:
     meta_loss: str | float = "training"
     estimator: str = "TruncatedBackpropagation"
     stddev: float = 0.01
+    jit_compile: bool = True
     vectorize: bool = False
     meta_parameters: tuple[str, ...] = ()
     imitation_rate: float = 0.0

@@ -1,5 +1,6 @@
 """Update rules."""
 
+from keras_l2l.rules.adam_lstm import AdamLSTM
 from keras_l2l.rules.base import CoordinatewiseRule, RuleState, UpdateRule
 from keras_l2l.rules.grouped import Grouped
 from keras_l2l.rules.hand_designed import (
@@ -27,6 +28,7 @@ __all__ = [
     "SGD",
     "SOAP",
     "Adam",
+    "AdamLSTM",
     "AdamW",
     "CoordinatewiseLSTM",
     "CoordinatewiseRule",

@@ -10,8 +10,7 @@ from keras import ops
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
 from keras_l2l.rules.lstm_cell import LSTMStack, forget_gate_open
-
-_EPSILON = 1e-12
+from keras_l2l.rules.normalized_gradient import normalize
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -114,22 +113,17 @@ class RNNprop(CoordinatewiseRule):
 
     def update_coordinates(self, gradient, parameter, state, shared):
         step = shared["step"] + 1.0
-        first, second = state["first_moment"], state["second_moment"]
-        first = first + (gradient - first) * (1.0 - self.beta)
-        second = second + (ops.square(gradient) - second) * (1.0 - self.beta)
-        unbiased = 1.0 - self.beta**step
-        scale = 1.0 / (ops.sqrt(second / unbiased) + _EPSILON)
-        inputs = ops.stack(  # [N, 2]
-            [first * (scale / unbiased), gradient * scale], axis=-1
+        moments, momentum, normalized = normalize(
+            gradient, state, step, self.beta, self.beta
         )
+        inputs = ops.stack([momentum, normalized], axis=-1)  # [N, 2]
         output = ops.elu(
             ops.matmul(inputs, self._input_kernel) + self._input_bias
         )
         output, stack_state = self._stack(output, state)
         output = ops.matmul(output, self._output_kernel) + self._output_bias
         update = -self.output_scale * ops.tanh(ops.squeeze(output, -1))
-        state = {"first_moment": first, "second_moment": second, **stack_state}
-        return update, state, {"step": step}
+        return update, {**moments, **stack_state}, {"step": step}
 
     def get_config(self):
         return {
