@@ -295,9 +295,9 @@ class L2LOptimizer(keras.optimizers.Optimizer):
         config = dict(config)
         # Keras answers a TypeError with the whole config on the screen.
         try:
-            rule = config.pop("rule", presets.DEFAULT)
-            paths = config.pop("paths", None)
-            config["rule"] = rule_config.deserialize(rule, custom_objects)
+            rule, paths = config.get("rule"), config.pop("paths", None)
+            if "rule" in config:  # else the default of the class
+                config["rule"] = rule_config.deserialize(rule, custom_objects)
             optimizer = super().from_config(config, custom_objects)
         except TypeError as error:
             raise ValueError(

@@ -66,6 +66,15 @@ def test_the_config_makes_the_same_optimizer():
     assert again.get_config() == optimizer.get_config()
 
 
+def test_a_config_without_a_rule_has_the_default_of_the_class():
+    class Momentum(L2LOptimizer):
+        def __init__(self, rule=None, **kwargs):
+            super().__init__(rule or rules.Momentum(0.1), **kwargs)
+
+    assert isinstance(Momentum.from_config({}).rule, rules.Momentum)
+    assert L2LOptimizer.from_config({}).get_config()["rule"] == presets.DEFAULT
+
+
 def test_a_preset_is_in_the_config_by_name(preset):
     optimizer = L2LOptimizer()
     assert optimizer.get_config()["rule"] == presets.DEFAULT
