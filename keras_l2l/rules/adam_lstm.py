@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_l2l import checks
+from keras_l2l.rules.learning_rate import cosine_decay
 from keras_l2l.rules.lstm import LSTMRule
 from keras_l2l.rules.normalized_gradient import normalize
 
@@ -23,7 +24,9 @@ class AdamLSTM(LSTMRule):
     g sign(m̂)/√v̂, and the time. A linear layer on its hidden state and on its
     inputs emits a logarithm s and a weight w for each coordinate:
 
-        update = -learning_rate · exp(4 tanh(s/4)) · (m̂ + w g)/√v̂.
+        update = -rate · exp(4 tanh(s/4)) · (m̂ + w g)/√v̂,
+
+    where the rate is the learning rate, constant or falling along a cosine.
 
     The layer starts at zero, so that an untrained rule is Adam, and training
     begins with what works: it learns by how much a step is longer or shorter
@@ -39,6 +42,8 @@ class AdamLSTM(LSTMRule):
             Defaults to `0.9`.
         beta_2: Float in [0, 1). Decay of the second moment.
             Defaults to `0.999`.
+        decay_steps: Integer. Length of a cosine in steps, along which the
+            rate falls to zero. Defaults to `None`, a constant rate.
         time_scales: Floats > 0. For each of them, τ, the network sees
             tanh(t/τ - 1) of the number t of steps, which tells times from
             about τ/3 to 3τ apart. The rule sees no time for the empty tuple.
@@ -72,6 +77,7 @@ class AdamLSTM(LSTMRule):
         learning_rate: float = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
+        decay_steps: int | None = None,
         time_scales: Sequence[float] = (10.0, 100.0, 1000.0, 10000.0),
         units: int = 20,
         layers: int = 2,
@@ -79,6 +85,8 @@ class AdamLSTM(LSTMRule):
     ):
         checks.positive_numbers(learning_rate=learning_rate)
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
+        if decay_steps is not None:
+            decay_steps = checks.positive_integer(decay_steps=decay_steps)
         time_scales = [float(scale) for scale in time_scales]
         for scale in time_scales:
             checks.positive_numbers(time_scales=scale)
@@ -94,6 +102,7 @@ class AdamLSTM(LSTMRule):
         self.learning_rate = float(learning_rate)
         self.beta_1 = float(beta_1)
         self.beta_2 = float(beta_2)
+        self.decay_steps = decay_steps
         self.time_scales = time_scales
         self._skip_kernel = self.add_weight(
             shape=(2 + len(time_scales), 2),
@@ -129,8 +138,12 @@ class AdamLSTM(LSTMRule):
             _LARGEST_LOG_FACTOR * ops.tanh(log_factor / _LARGEST_LOG_FACTOR)
         )
         direction = momentum + weight * normalized
-        update = -self.learning_rate * factor * direction
-        return update, {**moments, **network}, {"step": step}
+        rate = self.learning_rate * cosine_decay(step, self.decay_steps)
+        return (
+            -rate * factor * direction,
+            {**moments, **network},
+            {"step": step},
+        )
 
     def _time(self, step, like):
         """Features of the time, one for each time scale, each `[N]`."""
@@ -149,5 +162,6 @@ class AdamLSTM(LSTMRule):
             "learning_rate": self.learning_rate,
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
+            "decay_steps": self.decay_steps,
             "time_scales": self.time_scales,
         }

@@ -1,6 +1,5 @@
 """Hand-designed rules that equal an optimizer of Keras, step for step."""
 
-import math
 from typing import Any
 
 import keras
@@ -8,7 +7,7 @@ from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
-from keras_l2l.rules.learning_rate import LearningRateRule
+from keras_l2l.rules.learning_rate import LearningRateRule, cosine_decay
 
 
 class _HandDesigned(LearningRateRule, CoordinatewiseRule):
@@ -283,7 +282,7 @@ class AdamW(_AdamRule):
     def update_coordinates(self, gradient, parameter, state, shared):
         step = shared["step"] + 1.0
         moments = self._next_moments(gradient, state)
-        rate = self._rate(step)
+        rate = self.learning_rate * cosine_decay(step, self.decay_steps)
         update = self._adam_update(rate, moments, step)
         update -= rate * self.weight_decay * parameter
         return update, moments, {"step": step}
@@ -294,13 +293,6 @@ class AdamW(_AdamRule):
             "weight_decay": self.weight_decay,
             "decay_steps": self.decay_steps,
         }
-
-    def _rate(self, step):
-        """The learning rate of a step, counted from 1."""
-        if self.decay_steps is None:
-            return self.learning_rate
-        done = ops.minimum((step - 1.0) / self.decay_steps, 1.0)
-        return self.learning_rate * 0.5 * (1.0 + ops.cos(math.pi * done))
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")

@@ -1,4 +1,6 @@
-"""The base class of rules whose only meta-parameter is a learning rate."""
+"""Learning rates of rules: one that is learned, and one that decays."""
+
+import math
 
 from keras import ops
 
@@ -35,3 +37,22 @@ class LearningRateRule(UpdateRule):
             **super().get_config(),
             "learning_rate": self._initial_learning_rate,
         }
+
+
+def cosine_decay(step, decay_steps):
+    """The factor of a learning rate that falls along a cosine to zero.
+
+    It is that of `keras.optimizers.schedules.CosineDecay`.
+
+    Args:
+        step: Scalar, counted from 1.
+        decay_steps: Integer, the length of the cosine in steps; `None` for a
+            constant learning rate.
+
+    Returns:
+        A scalar, 1 at the first step.
+    """
+    if decay_steps is None:
+        return 1.0
+    done = ops.minimum((step - 1.0) / decay_steps, 1.0)
+    return 0.5 * (1.0 + ops.cos(math.pi * done))

@@ -20,16 +20,20 @@ def _updates(rule, gradients):
     return np.array(found)
 
 
-def test_untrained_it_is_keras_adam():
+@pytest.mark.parametrize("decay_steps", [None, 20])
+def test_untrained_it_is_keras_adam(decay_steps):
     gradients = _gradients(30)
     variable = keras.Variable(np.zeros(50, "float32"))
-    adam = keras.optimizers.Adam(0.01, beta_2=0.99, epsilon=1e-12)
+    rate = 0.01
+    if decay_steps:
+        rate = keras.optimizers.schedules.CosineDecay(0.01, decay_steps)
+    adam = keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-12)
     expected = []
     for gradient in gradients.astype("float32"):
         before = variable.numpy()
         adam.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         expected.append(variable.numpy() - before)
-    rule = rules.AdamLSTM(0.01, beta_2=0.99, seed=0)
+    rule = rules.AdamLSTM(0.01, beta_2=0.99, decay_steps=decay_steps, seed=0)
     np.testing.assert_allclose(
         _updates(rule, gradients), expected, rtol=1e-3, atol=1e-6
     )
@@ -100,6 +104,7 @@ def test_output_layer_names_all_that_starts_at_zero():
         ({"learning_rate": 0.0}, "`learning_rate`"),
         ({"beta_1": 1.0}, "`beta_1`"),
         ({"beta_2": -0.1}, "`beta_2`"),
+        ({"decay_steps": 0}, "`decay_steps`"),
         ({"time_scales": (10, 0)}, "`time_scales`"),
     ],
 )
