@@ -20,6 +20,7 @@ def mnist_mlp(
     activation: Any = "sigmoid",
     batch_size: int = 128,
     stddev: float | None = 0.01,
+    size: int | None = None,
 ) -> KerasTask:
     """Makes the paper's MNIST task: a multilayer perceptron, cross-entropy.
 
@@ -35,6 +36,8 @@ def mnist_mlp(
         batch_size: Integer. Examples in a batch. Defaults to `128`.
         stddev: Float. Weights and biases start at N(0, stddev²); with `None`
             they start as Keras's defaults. Defaults to `0.01`.
+        size: Integer. Side length in pixels to which the images are shrunk,
+            by averaging. Defaults to `None`, 28 pixels.
 
     Returns:
         A `KerasTask`.
@@ -49,7 +52,9 @@ def mnist_mlp(
         [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474),
         section 3.2.
     """
-    data = datasets.images("mnist")
+    if size is not None:
+        size = checks.positive_integer(size=size)
+    data = datasets.images("mnist", size)
     return _mlp("mnist", data, units, depth, activation, batch_size, stddev)
 
 
