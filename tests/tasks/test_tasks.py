@@ -470,6 +470,13 @@ def test_cifar_refuses_labels(labels):
         tasks.cifar_convnet(labels=labels)
 
 
-def test_cifar_refuses_sizes():
+@pytest.mark.parametrize("make", [tasks.mnist_mlp, tasks.cifar_convnet])
+def test_image_tasks_refuse_sizes(make):
     with pytest.raises(ValueError, match="Received: size=0"):
-        tasks.cifar_convnet(size=0)
+        make(size=0)
+
+
+@components.needs_mnist
+def test_mnist_on_smaller_images():
+    kernel, *_ = tasks.mnist_mlp(units=5, size=7).parameter_specs
+    assert tuple(kernel.shape) == (49, 5)
