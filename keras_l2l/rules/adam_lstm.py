@@ -48,6 +48,8 @@ class AdamLSTM(LSTMRule):
             tanh(t/τ - 1) of the number t of steps, which tells times from
             about τ/3 to 3τ apart. The rule sees no time for the empty tuple.
             Defaults to `(10, 100, 1000, 10000)`.
+        units: Integer. Units of each LSTM layer. Defaults to `20`.
+        layers: Integer. Number of LSTM layers. Defaults to `2`.
         **kwargs: As for `CoordinatewiseLSTM`, without `output_scale` and
             those that preprocess the gradient.
 
