@@ -9,10 +9,13 @@ from keras import ops
 from keras_l2l import checks
 from keras_l2l.rules.learning_rate import cosine_decay
 from keras_l2l.rules.lstm import LSTMRule
-from keras_l2l.rules.normalized_gradient import normalize
+from keras_l2l.rules.normalized_gradient import initial_moments, normalize
 
 # A step is at most exp(±4) times that of Adam: 1/55 to 55 times.
 _LARGEST_LOG_FACTOR = 4.0
+
+# Arguments of `LSTMRule` that are about gradients of any scale.
+_UNUSED = ("output_scale", "preprocessing", "p", "derivative_smoothing")
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -85,6 +88,12 @@ class AdamLSTM(LSTMRule):
         layers: int = 2,
         **kwargs: Any,
     ):
+        for name in _UNUSED:
+            if name in kwargs:
+                raise ValueError(
+                    f"`AdamLSTM` has no argument `{name}`, as its gradients "
+                    f"are normalised. Received: {name}={kwargs[name]!r}"
+                )
         checks.positive_numbers(learning_rate=learning_rate)
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
         if decay_steps is not None:
@@ -113,10 +122,8 @@ class AdamLSTM(LSTMRule):
         )
 
     def initial_coordinate_state(self, count):
-        moment = ops.zeros((count,), self.compute_dtype)
         return {
-            "first_moment": moment,
-            "second_moment": moment,
+            **initial_moments(count, self.compute_dtype),
             **super().initial_coordinate_state(count),
         }
 
@@ -156,9 +163,8 @@ class AdamLSTM(LSTMRule):
 
     def get_config(self):
         config = super().get_config()
-        for name in ("output_scale", "preprocessing", "p"):
+        for name in _UNUSED:
             del config[name]
-        del config["derivative_smoothing"]
         return {
             **config,
             "learning_rate": self.learning_rate,

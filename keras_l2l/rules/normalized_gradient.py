@@ -5,13 +5,26 @@ from keras import ops
 _EPSILON = 1e-12
 
 
+def initial_moments(count, dtype):
+    """The moments before the first step.
+
+    Args:
+        count: Integer or scalar integer tensor, `N`.
+        dtype: String.
+
+    Returns:
+        Dict of the tensors `[N]` `first_moment` and `second_moment`.
+    """
+    zeros = ops.zeros((count,), dtype)
+    return {"first_moment": zeros, "second_moment": zeros}
+
+
 def normalize(gradient, state, step, beta_1, beta_2):
     """Computes g/√v̂ and m̂/√v̂, which do not depend on the gradient's scale.
 
     Args:
         gradient: Tensor `[N]`, g.
-        state: Dict with the tensors `[N]` `first_moment` and
-            `second_moment`, zero before the first step.
+        state: Dict with the entries of `initial_moments`. Others are ignored.
         step: Scalar, counted from 1.
         beta_1: Float in [0, 1). Decay of the first moment.
         beta_2: Float in [0, 1). Decay of the second moment.

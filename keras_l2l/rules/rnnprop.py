@@ -10,7 +10,7 @@ from keras import ops
 from keras_l2l import checks
 from keras_l2l.rules.base import CoordinatewiseRule
 from keras_l2l.rules.lstm_cell import LSTMStack, forget_gate_open
-from keras_l2l.rules.normalized_gradient import normalize
+from keras_l2l.rules.normalized_gradient import initial_moments, normalize
 
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
@@ -101,10 +101,8 @@ class RNNprop(CoordinatewiseRule):
         )
 
     def initial_coordinate_state(self, count):
-        moment = ops.zeros((count,), self.compute_dtype)
         return {
-            "first_moment": moment,
-            "second_moment": moment,
+            **initial_moments(count, self.compute_dtype),
             **self._stack.initial_state(count),
         }
 

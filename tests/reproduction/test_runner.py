@@ -52,6 +52,7 @@ def test_a_stage_has_a_held_out_meta_loss_and_an_average():
     recipe = recipe_files.load("lstm-digits")
     stage = Stage(
         estimator="PersistentES",
+        jit_compile=False,
         vectorize=True,
         meta_loss=0.75,
         ema_momentum=0.9,
@@ -61,6 +62,7 @@ def test_a_stage_has_a_held_out_meta_loss_and_an_average():
     )
     assert trainer._config.held_out == 0.75
     assert trainer._config.estimator.vectorize
+    assert not trainer._config.estimator.jit_compile
     assert trainer.optimizer.use_ema
     assert trainer.optimizer.ema_momentum == 0.9
     plain = runner._make_trainer(
