@@ -98,9 +98,16 @@ class AdamLSTM(LSTMRule):
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
         if decay_steps is not None:
             decay_steps = checks.positive_integer(decay_steps=decay_steps)
-        time_scales = [float(scale) for scale in time_scales]
+        if not isinstance(time_scales, Sequence) or isinstance(
+            time_scales, str
+        ):
+            raise ValueError(
+                "Argument `time_scales` must be a sequence of positive "
+                f"numbers. Received: time_scales={time_scales!r}"
+            )
         for scale in time_scales:
             checks.positive_numbers(time_scales=scale)
+        time_scales = [float(scale) for scale in time_scales]
         kwargs.setdefault("output_initializer", "zeros")
         super().__init__(
             extra_inputs=1 + len(time_scales),
