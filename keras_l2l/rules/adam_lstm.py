@@ -98,11 +98,9 @@ class AdamLSTM(LSTMRule):
         checks.fractions(beta_1=beta_1, beta_2=beta_2)
         if decay_steps is not None:
             decay_steps = checks.positive_integer(decay_steps=decay_steps)
-        if not isinstance(time_scales, Sequence) or isinstance(
-            time_scales, str
-        ):
+        if not isinstance(time_scales, list | tuple):
             raise ValueError(
-                "Argument `time_scales` must be a sequence of positive "
+                "Argument `time_scales` must be a list or tuple of positive "
                 f"numbers. Received: time_scales={time_scales!r}"
             )
         for scale in time_scales:

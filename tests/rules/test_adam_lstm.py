@@ -106,7 +106,7 @@ def test_output_layer_names_all_that_starts_at_zero():
         ({"beta_2": -0.1}, "`beta_2`"),
         ({"decay_steps": 0}, "`decay_steps`"),
         ({"time_scales": (10, 0)}, "`time_scales`"),
-        ({"time_scales": 10}, "`time_scales` must be a sequence"),
+        ({"time_scales": 10}, "`time_scales` must be a list"),
         ({"p": 5.0}, "no argument `p`"),
         ({"preprocessing": "raw"}, "no argument `preprocessing`"),
     ],
