@@ -23,9 +23,9 @@ class AdamLSTM(LSTMRule):
     """A coordinatewise LSTM whose outputs correct Adam.
 
     With the unbiased first and second moment of the gradient, m̂ and v̂, the
-    network sees the size of the momentum, |m̂|/√v̂, the gradient along it,
-    g sign(m̂)/√v̂, and the time. A linear layer on its hidden state and on its
-    inputs emits a logarithm s and a weight w for each coordinate:
+    network sees the size of the momentum, abs(m̂)/√v̂, the gradient along
+    it, g sign(m̂)/√v̂, and the time. A linear layer on its hidden state and on
+    its inputs emits a logarithm s and a weight w for each coordinate:
 
         update = -rate · exp(4 tanh(s/4)) · (m̂ + w g)/√v̂,
 
