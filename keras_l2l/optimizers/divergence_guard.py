@@ -173,7 +173,7 @@ class Guard(NamedTuple):
         ):
             is_lost = ops.isfinite(snapshot) & ~ops.isfinite(value)
             lost.append(ops.any(is_lost, axis=-1))
-            is_part = ops.isfinite(gradient) & ops.not_equal(gradient, 0)
+            is_part = ops.isfinite(gradient) & ops.not_equal(gradient, 0.0)
             parts.append(ops.any(is_part, axis=-1))
         is_lost = stacks.from_stacks(lost)
         return is_lost, ~is_finite & stacks.from_stacks(parts) & ~is_lost
@@ -192,34 +192,35 @@ class Guard(NamedTuple):
             | ops.equal(streak, _AT_SNAPSHOT)
         )
 
+        # What is lost or given up is no snapshot to go back to; averages begin
+        # anew where their variables went back.
+        is_new = is_lost | is_given_up
+        masks = [is_lost | is_exchange, is_exchange & ~is_new, is_new]
+
         def moved():
             stacks = ShapeStacks(variables)
-            losts = stacks.to_stacks(is_lost)
             values, snapshots, restarted = [], [], []
-            for value, snapshot, lost in zip(
-                _read(stacks, variables), _read(stacks, self.snapshots), losts
+            of_stacks = stacks.to_stacks(
+                ops.expand_dims(ops.stack(masks, axis=1), 2)
+            )
+            old = [_read(stacks, averages)] if averages else []
+            for mask, value, snapshot, *average in zip(
+                of_stacks,
+                _read(stacks, variables),
+                _read(stacks, self.snapshots),
+                *old,
             ):
+                is_back, is_kept, is_restarted = ops.unstack(mask, 3, axis=1)
                 is_taken = ops.isfinite(snapshot)
-                is_back = is_taken & (lost[:, None] | is_exchange)
-                values.append(ops.where(is_back, snapshot, value))
-                # What is lost or given up is no snapshot to go back to.
-                is_kept = (
-                    is_taken & is_exchange & ~(lost[:, None] | is_given_up)
-                )
-                snapshots.append(ops.where(is_kept, value, snapshot))
-            # Averages begin anew where their variables went back.
-            if averages:
-                restarted = [
-                    ops.where(is_given_up | lost[:, None], value, average)
-                    for lost, value, average in zip(
-                        losts, values, _read(stacks, averages)
-                    )
+                values.append(ops.where(is_back & is_taken, snapshot, value))
+                snapshots.append(ops.where(is_kept & is_taken, value, snapshot))
+                restarted += [
+                    ops.where(is_restarted, values[-1], one) for one in average
                 ]
-                restarted = stacks.unstack(restarted)
             return [
                 *stacks.unstack(values),
                 *stacks.unstack(snapshots),
-                *restarted,
+                *(stacks.unstack(restarted) if averages else []),
             ]
 
         is_rewound = ops.any(is_lost) | is_given_up

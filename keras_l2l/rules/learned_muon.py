@@ -144,8 +144,9 @@ class LearnedMuon(UpdateRule):
             stacks.stack([local[name] for local in state.local])
             for name in ("momentum", "square")
         )
+        shares = _shares(step)
         moments = [
-            _next_moments(gradient, value, momentum, square, step)
+            _next_moments(gradient, value, momentum, square, shares)
             for gradient, value, momentum, square in zip(
                 stacks.stack(gradients),
                 stacks.stack(parameters),
@@ -159,12 +160,7 @@ class LearnedMuon(UpdateRule):
             stacks.stack_scalars([local["summary"] for local in state.local]),
             step,
         )
-        updates = [
-            _update(moment, shape, _Controls(*control))
-            for moment, shape, *control in zip(
-                moments, stacks.shapes, *map(stacks.split, controls)
-            )
-        ]
+        updates = _updates(moments, stacks, controls)
         local = {
             "momentum": stacks.unstack([m.momentum for m in moments]),
             "square": stacks.unstack([m.square for m in moments]),
@@ -192,8 +188,9 @@ class LearnedMuon(UpdateRule):
         """
         state = {name: ops.cast(x, "float32") for name, x in state.items()}
         step = ops.cast(shared["step"], "float32")
-        scaled = state["momentum"] * _scale(state["square"], step)
-        scaled = scaled / (1.0 - _BETA_MOMENTUM**step)
+        share_of_momentum, share_of_square = _shares(step)
+        scaled = state["momentum"] * _scale(state["square"], share_of_square)
+        scaled = scaled / share_of_momentum
         found = {
             "signal": ops.sqrt(ops.mean(ops.square(scaled))),
             "growth": ops.exp(state["summary"][2]),
@@ -225,13 +222,15 @@ class LearnedMuon(UpdateRule):
             step: Scalar, counted from 1.
 
         Returns:
-            Tuple of the next `summary`, and of `_Controls` of all K tensors.
+            Tuple of the next `summary` and the `_Controls`.
         """
-        sizes, mean_squares, alignments, signals = (
+        mean_squares, squares, products, product_sizes, signals = (
             ops.concatenate(values)
-            for values in zip(*(moment.of_tensors for moment in moments))
+            for values in zip(*(moment.means for moment in moments))
         )
-        first_sizes, mean_square, growth = (summary[:, i] for i in range(3))
+        sizes, signals = step_sizes.sizes(squares), step_sizes.sizes(signals)
+        alignments = step_sizes.alignments(products, product_sizes)
+        first_sizes, mean_square, growth, *cell = ops.unstack(summary, axis=-1)
         # The size of a tensor before its first update, taken at that update.
         first_sizes = ops.where(first_sizes < 0.0, sizes, first_sizes)
         ratios, mean_square = step_sizes.gradient_ratios(
@@ -246,7 +245,7 @@ class LearnedMuon(UpdateRule):
         ]
         cell = next_cell(
             ops.concatenate(features, axis=-1),
-            summary[:, 3:],
+            ops.stack(cell, axis=-1),
             self.kernel,
             self.recurrent_kernel,
             self.bias,
@@ -279,10 +278,7 @@ class LearnedMuon(UpdateRule):
             gate=_gate(outputs[4]),
         )
         numbers = ops.stack([first_sizes, mean_square, growth], axis=-1)
-        return (
-            ops.concatenate([numbers, cell], axis=-1),
-            _Controls(*(ops.expand_dims(value, 1) for value in controls)),
-        )
+        return ops.concatenate([numbers, cell], axis=-1), controls
 
     def _outputs(self, cell):
         return ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
@@ -298,8 +294,10 @@ class _Moments(NamedTuple):
         direction: Tensor `[k, n]`, the momentum over the same root, without
             the bias of averages that begin at zero.
         value: Tensor `[k, n]`, the parameters.
-        of_tensors: Tuple of tensors `[k]`: sizes, mean squares of the
-            gradients, alignments and signals.
+        means: Tuple of tensors `[k]`, means over the coordinates: of the
+            squares of the gradient and of the parameters, of the products of
+            gradient and momentum and of their absolute values, and of the
+            squares of the direction.
     """
 
     momentum: Any
@@ -307,18 +305,18 @@ class _Moments(NamedTuple):
     gradient: Any
     direction: Any
     value: Any
-    of_tensors: tuple
+    means: tuple
 
 
 class _Controls(NamedTuple):
-    """What the GRU decides for k tensors of one shape.
+    """What the GRU decides for the K tensors.
 
     Attributes:
-        step_size: Tensor `[k, 1]`, the sizes that updates are to have.
-        decay: Tensor `[k, 1]`, the weight decay of this step.
-        nesterov: Tensor `[k, 1]`, the weight of the momentum; the gradient
-            has the rest.
-        gate: Tensor `[k, 1]`, how much of a direction is orthogonalised.
+        step_size: Tensor `[K]`, the sizes that updates are to have.
+        decay: Tensor `[K]`, the weight decay of this step.
+        nesterov: Tensor `[K]`, the weight of the momentum; the gradient has
+            the rest.
+        gate: Tensor `[K]`, how much of a direction is orthogonalised.
     """
 
     step_size: Any
@@ -327,45 +325,105 @@ class _Controls(NamedTuple):
     gate: Any
 
 
-def _next_moments(gradient, value, momentum, square, step):
-    """The `_Moments` of k tensors; all but `step` are of shape `[k, n]`."""
+def _next_moments(gradient, value, momentum, square, shares):
+    """The `_Moments` of k tensors: stacks `[k, n]`, and two scalars."""
     gradient = preprocessing.finite(gradient)
     squares = ops.square(gradient)
-    alignment = step_sizes.alignment(gradient, momentum)
+    # Squares of 1e18 are finite, and so are sums of some of them.
+    products = gradient * momentum
     momentum = momentum + (gradient - momentum) * (1.0 - _BETA_MOMENTUM)
     square = square + (squares - square) * (1.0 - _BETA_SQUARE)
-    scale = _scale(square, step)
-    direction = momentum * scale / (1.0 - _BETA_MOMENTUM**step)
-    return _Moments(
-        *(momentum, square, gradient * scale, direction, value),
-        (
-            step_sizes.row_sizes(value)[:, 0],
-            ops.mean(squares, axis=-1),
-            alignment,
-            step_sizes.row_sizes(direction)[:, 0],
+    share_of_momentum, share_of_square = shares
+    scale = _scale(square, share_of_square)
+    direction = momentum * scale / share_of_momentum
+    measured = (
+        *(squares, ops.square(value), products, ops.abs(products)),
+        ops.square(direction),
+    )
+    means = tuple(ops.mean(values, axis=-1) for values in measured)
+    scaled = gradient * scale
+    return _Moments(momentum, square, scaled, direction, value, means)
+
+
+def _updates(moments, stacks, controls):
+    """The updates of all K tensors: a list of stacks `[k, n]`.
+
+    What is one number for a tensor is computed side by side for all tensors.
+    """
+    weights = stacks.split(ops.expand_dims(controls.nesterov, 1))
+    directions = [
+        moment.gradient + weight * (moment.direction - moment.gradient)
+        for moment, weight in zip(moments, weights)
+    ]
+    matrices = [
+        _orthogonalized(direction, shape) if len(shape) > 1 else None
+        for direction, shape in zip(directions, stacks.shapes)
+    ]
+    squares = [_mean_squares(direction) for direction in directions]
+    of_direction, of_matrix = _coefficients(
+        controls,
+        ops.concatenate(squares),
+        # A vector has none, and the weight of what it has not is zero.
+        ops.concatenate(
+            [
+                square if matrix is None else _mean_squares(matrix)
+                for square, matrix in zip(squares, matrices)
+            ]
         ),
+        stacks.repeat([matrix is not None for matrix in matrices]),
     )
+    coefficients = ops.stack([of_direction, of_matrix, controls.decay], axis=1)
+    return [
+        _update(direction, matrix, moment.value, shape, coefficient)
+        for direction, matrix, moment, shape, coefficient in zip(
+            *(directions, matrices, moments, stacks.shapes),
+            stacks.split(ops.expand_dims(coefficients, 2)),
+        )
+    ]
 
 
-def _update(moments, shape, controls):
-    """The updates of k tensors of one shape: `[k, n]`."""
-    gradient, nesterov = moments.gradient, controls.nesterov
-    direction = gradient + nesterov * (moments.direction - gradient)
+def _coefficients(controls, direction_squares, matrix_squares, is_matrix):
+    """What directions and orthogonalised matrices are multiplied by.
+
+    Args:
+        controls: The `_Controls`.
+        direction_squares: Tensor `[K]`, mean squares of the directions.
+        matrix_squares: Tensor `[K]`, those of the orthogonalised matrices.
+        is_matrix: List of K booleans.
+
+    Returns:
+        Tuple of two tensors `[K]`.
+    """
+    gate = ops.where(ops.array(is_matrix, "bool"), controls.gate, 0.0)
     weight = controls.step_size / ops.maximum(
-        1.0, step_sizes.row_sizes(direction)
+        1.0, step_sizes.sizes(direction_squares)
     )
-    if len(shape) < 2:
-        return -weight * direction
-    matrix = orthogonalize(
-        ops.reshape(direction, (-1, *matrix_shape(shape))), _BLOCK_WIDTH
+    of_matrix = gate * controls.step_size
+    return (gate - 1.0) * weight, of_matrix / step_sizes.divisors(
+        matrix_squares
     )
-    matrix = ops.reshape(matrix, ops.shape(direction))
-    gate = controls.gate
-    of_matrix = gate * controls.step_size / step_sizes.row_divisors(matrix)
-    update = (gate - 1.0) * weight * direction - of_matrix * matrix
-    if step_sizes.is_vector(shape):
+
+
+def _update(direction, matrix, value, shape, coefficients):
+    """The updates of k tensors of one shape: `[k, n]`."""
+    of_direction, of_matrix, decay = ops.unstack(coefficients, 3, axis=1)
+    update = of_direction * direction
+    if matrix is None:
         return update
-    return update - controls.decay * moments.value
+    update = update - of_matrix * matrix
+    return update if step_sizes.is_vector(shape) else update - decay * value
+
+
+def _orthogonalized(direction, shape):
+    """A stack `[k, n]` of k tensors of one shape, orthogonalised."""
+    matrices = ops.reshape(direction, (-1, *matrix_shape(shape)))
+    matrices = orthogonalize(matrices, _BLOCK_WIDTH)
+    return ops.reshape(matrices, (direction.shape[0], -1))
+
+
+def _mean_squares(stack):
+    """`[k, n]` → `[k]`."""
+    return ops.mean(ops.square(stack), axis=-1)
 
 
 def _gate(outputs):
@@ -373,6 +431,11 @@ def _gate(outputs):
     return ops.sigmoid(_NOMINAL_GATE + 2.0 * outputs)
 
 
-def _scale(square, step):
+def _shares(step):
+    """The weights that averages which begin at zero have by now: scalars."""
+    return 1.0 - _BETA_MOMENTUM**step, 1.0 - _BETA_SQUARE**step
+
+
+def _scale(square, share):
     """One over the root of the second moment without bias."""
-    return ops.rsqrt(square / (1.0 - _BETA_SQUARE**step) + _EPSILON**2)
+    return ops.rsqrt(square / share + _EPSILON**2)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
 # Quintic iterations: three that lift small singular values fast, and two
@@ -94,19 +95,27 @@ def _orthogonalize(matrix):
     largest = ops.max(ops.abs(matrix), axis=(-2, -1), keepdims=True)
     matrix = matrix / ops.where(largest > _SMALLEST, largest, 1.0)
     gram = ops.matmul(ops.swapaxes(matrix, -2, -1), matrix)
-    identity = ops.eye(matrix.shape[-1], dtype=matrix.dtype)
     norm = ops.sqrt(
         ops.sum(ops.square(gram), axis=(-2, -1), keepdims=True) + 1e-12
     )
     # left → (gram / norm)^½ and right → its inverse, side by side.
-    left, right = gram / norm + _DAMPING * identity, identity
+    left = gram / norm + _scaled_identity(_DAMPING, gram)
+    right = None  # the identity
+    diagonals = {a: _scaled_identity(a, gram) for a, *_ in _ITERATIONS}
     for index, (a, b, c) in enumerate(_ITERATIONS):
         product = left if index == 0 else ops.matmul(right, left)
-        factor = a * identity + b * product + c * ops.matmul(product, product)
+        square = ops.matmul(product, product)
+        factor = diagonals[a] + b * product + c * square
         right = factor if index == 0 else ops.matmul(factor, right)
         if index < len(_ITERATIONS) - 1:
             left = ops.matmul(left, factor)
     return ops.matmul(matrix, right) / ops.sqrt(norm)
+
+
+def _scaled_identity(factor, matrix):
+    """A multiple of the identity, a constant of the graph."""
+    scaled = factor * np.eye(matrix.shape[-1])
+    return ops.convert_to_tensor(scaled, matrix.dtype)
 
 
 def _imbalance(shape, cut):

@@ -33,7 +33,7 @@ class ShapeStacks:
     @property
     def shapes(self):
         """List of the shape of each stack's tensors."""
-        return [ops.shape(self._tensors[g[0]]) for g in self._groups]
+        return [_shape(self._tensors[g[0]]) for g in self._groups]
 
     @property
     def counts(self):
@@ -56,7 +56,7 @@ class ShapeStacks:
         """The inverse of `stack`: list of stacks → list of tensors."""
         tensors = []
         for stack, group in zip(stacks, self._groups):
-            shape = ops.shape(self._tensors[group[0]])
+            shape = _shape(self._tensors[group[0]])
             if len(group) == 1:
                 tensors.append(ops.reshape(stack, shape))
             else:
@@ -79,14 +79,18 @@ class ShapeStacks:
         """The inverse of `stack_scalars`."""
         return self._restored(ops.unstack(values))
 
+    # Rows that are taken apart and packed again: `ops.take` and `ops.split`
+    # are made of twenty operations each.
+
     def to_stacks(self, values):
-        """`[K]`, one for each tensor → list of `[k]`, one for each stack."""
-        return self.split(ops.take(values, self._order, axis=0))
+        """`[K, …]`, one for each tensor → list of `[k, …]`, of the stacks."""
+        rows = ops.unstack(values)
+        return [ops.stack([rows[i] for i in group]) for group in self._groups]
 
     def from_stacks(self, values):
         """The inverse of `to_stacks`."""
-        places = self._restored(list(range(len(self._order))))
-        return ops.take(ops.concatenate(values), places, axis=0)
+        rows = ops.unstack(ops.concatenate(values))
+        return ops.stack(self._restored(rows))
 
     def repeat(self, values):
         """A value for each stack → list of K, one for each tensor."""
@@ -98,10 +102,20 @@ class ShapeStacks:
 
     def split(self, values):
         """`[K, …]`, in the order of stacks → list of `[k, …]`."""
-        ends = [sum(self.counts[: i + 1]) for i in range(len(self.counts))]
-        return ops.split(values, ends[:-1]) if ends[:-1] else [values]
+        rows = iter(ops.unstack(values))
+        return [
+            ops.stack([next(rows) for _ in range(count)])
+            for count in self.counts
+        ]
 
     def _restored(self, values):
         """A list in the order of stacks → in the order of the tensors."""
         places = {index: place for place, index in enumerate(self._order)}
         return [values[places[i]] for i in range(len(values))]
+
+
+def _shape(tensor):
+    """The shape of a tensor, whose unknown axes are tensors."""
+    shape = tuple(tensor.shape)
+    # `ops.shape` reads a variable, and the graph keeps what it has read.
+    return ops.shape(tensor) if None in shape else shape

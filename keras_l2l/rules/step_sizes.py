@@ -131,7 +131,7 @@ def corrected_powers(corrections):
     return ops.exp(ops.tanh(corrections))
 
 
-def alignment(gradient, momentum):
+def alignments(products, sizes):
     """How much gradients go on in the direction of those before.
 
     The sum of the products of gradient and momentum over the sum of their
@@ -139,16 +139,14 @@ def alignment(gradient, momentum):
     most, count most: it falls below zero where they swing to and fro.
 
     Args:
-        gradient: Tensor `[k, n]`, of k tensors of n coordinates.
-        momentum: Tensor `[k, n]`, before these gradients.
+        products: Tensor `[K]`, means over the coordinates of the product of
+            the gradient and the momentum before it.
+        sizes: Tensor `[K]`, means of the absolute values of the products.
 
     Returns:
-        Tensor `[k]` in [-1, 1]; zero at the first step.
+        Tensor `[K]` in [-1, 1]; zero at the first step.
     """
-    # Squares of 1e18 are finite, and so are sums of some of them.
-    products = gradient * momentum
-    sizes = ops.mean(ops.abs(products), axis=-1)
-    return ops.mean(products, axis=-1) / ops.where(sizes > 0.0, sizes, 1.0)
+    return products / ops.where(sizes > 0.0, sizes, 1.0)
 
 
 def grown(growths, alignments, ratios, rates, thresholds):
@@ -182,15 +180,23 @@ def grown(growths, alignments, ratios, rates, thresholds):
 
 def row_sizes(tensor):
     """Root mean square of each row, never zero: `[k, n]` → `[k, 1]`."""
-    return ops.sqrt(
-        ops.mean(ops.square(tensor), axis=-1, keepdims=True) + _EPSILON**2
-    )
+    return sizes(ops.mean(ops.square(tensor), axis=-1, keepdims=True))
 
 
 def row_divisors(tensor):
     """As `row_sizes`; one for a row of zeros, so derivatives are bounded."""
-    square = ops.mean(ops.square(tensor), axis=-1, keepdims=True)
-    return ops.sqrt(ops.where(square > 0.0, square + _EPSILON**2, 1.0))
+    return divisors(ops.mean(ops.square(tensor), axis=-1, keepdims=True))
+
+
+def sizes(mean_squares):
+    """Root mean squares that are never zero."""
+    return ops.sqrt(mean_squares + _EPSILON**2)
+
+
+def divisors(mean_squares):
+    """As `sizes`; one where the square is zero, so derivatives are bounded."""
+    is_positive = mean_squares > 0.0
+    return ops.sqrt(ops.where(is_positive, mean_squares + _EPSILON**2, 1.0))
 
 
 def is_vector(shape):

@@ -234,8 +234,9 @@ def test_the_decay_of_the_second_version_stays_where_gradients_vanish():
     ],
 )
 def test_alignment(gradient, momentum, expected):
-    received = step_sizes.alignment(
-        ops.array([gradient], "float32"), ops.array([momentum], "float32")
+    products = np.multiply(gradient, momentum).astype("float32")
+    received = step_sizes.alignments(
+        ops.array([products.mean()]), ops.array([np.abs(products).mean()])
     )
     np.testing.assert_allclose(received, [expected], atol=1e-5)
 
