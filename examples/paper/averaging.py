@@ -9,8 +9,9 @@ by a factor drawn from four decades (`scales`). The LSTM and the LSTM with
 averaging cells, trained by one recipe in each setting, are compared with SGD
 and Adam whose rate and clipping by the global norm are both tuned. The LSTM
 of the plain functions (`lstm-quadratic`) is run on these, to show how much a
-setting costs the LSTM, which is the most that averaging can win back. A figure
-shows the averaging cells in bursts.
+setting costs the LSTM, which is the most that averaging can win back. Last the
+two LSTMs are compared on rotated functions of one condition, which they have
+not seen. A figure shows the averaging cells in bursts.
 
 Andrychowicz et al., 2016, https://arxiv.org/abs/1606.04474, section 3.1 and
 appendix.
@@ -33,6 +34,8 @@ from keras_l2l.reproduction import paper
 SETTINGS = {"bursts": tasks.GradientBursts, "scales": tasks.LossScaling}
 CLIPNORMS = (None, 1.0, 10.0, 100.0)
 OPTIMIZERS = {"SGD": rules.SGD, "Adam": rules.Adam}
+# Of the functions on which the two LSTMs are compared beyond their training.
+CONDITION = 100.0
 
 
 def main(output, full=False, seed=0):
@@ -49,7 +52,15 @@ def main(output, full=False, seed=0):
         comparison.write_json(output / f"{name}.json")
         print(f"{name}: loss of the functions themselves")
         paper.show(comparison)
-        show_ratio(comparison)
+        show_ratio(
+            *(
+                [
+                    r.test_losses[plan.steps]
+                    for r in comparison.records_of(of_one)
+                ]
+                for of_one in ("LSTM+GAC", "LSTM")
+            )
+        )
         if name == "scales":
             show_decades(comparison, setting(tasks.Quadratic()))
     seeds = plan.episode_seeds("test")
@@ -58,6 +69,10 @@ def main(output, full=False, seed=0):
     ).losses[:, -1]
     error = plain.std(ddof=1) / len(plain) ** 0.5
     print(f"lstm-quadratic, plain: loss {plain.mean():.3g} ± {error:.2g}")
+    plan = dataclasses.replace(plan, seeds=3 * runs)
+    for name, setting in SETTINGS.items():
+        print(f"{name}, condition {CONDITION:g}")
+        compare_on_one_condition(name, setting, plan)
     steps = 60 if full else 5
     plot_averaging_cells(output / "averaging_cells.png", steps, seeds[0])
 
@@ -125,18 +140,32 @@ class Clipped(rules.UpdateRule):
         return self._rule(gradients, parameters, state)
 
 
-def show_ratio(comparison):
+def compare_on_one_condition(name, setting, plan):
+    """Compares the two LSTMs on rotated functions of one condition."""
+    task = setting(tasks.Analytic("sphere", condition=CONDITION))
+    show_ratio(
+        *(
+            evaluation.learning_curves(
+                presets.load(f"{preset}-{name}-2"),
+                task,
+                plan.episode_seeds("test"),
+                plan.steps,
+            ).test_losses[:, -1]
+            for preset in ("lstm-gac", "lstm")
+        )
+    )
+
+
+def show_ratio(*losses):
     """Prints the final loss with averaging cells over that without.
 
     In the mean, where few functions of a bad condition count for most, and in
     the geometric mean, where all count alike.
+
+    Args:
+        *losses: Those with averaging cells, and those without.
     """
-    losses = [
-        np.array(
-            [r.test_losses[comparison.steps] for r in comparison.records_of(n)]
-        )
-        for n in ("LSTM+GAC", "LSTM")
-    ]
+    losses = np.array(losses)
     difference = losses[0] - losses[1]
     error = difference.std(ddof=1) / len(difference) ** 0.5
     print(
