@@ -19,8 +19,9 @@ from keras_l2l.reports.axes import (
     subplots,
 )
 
-_BATCH_LOSS = "Loss on the batch of each step"
 _MAX_COLUMNS = 3
+# A batch loss is shown as the mean of the last fiftieth of all steps.
+_WINDOWS = 50
 
 
 def plot_learning_curves(
@@ -28,9 +29,11 @@ def plot_learning_curves(
 ) -> Figure:
     """Draws the mean loss of each optimizer, with its standard error.
 
-    A second panel shows the loss on held-out data where it was taken at more
-    than one step. The curve of an optimizer ends where one of its runs
-    explodes, and the legend says so. No global state of matplotlib changes.
+    Of a hundred steps or more, the loss of a step is the mean of the last
+    fiftieth of them, as batches differ. A second panel shows the loss on
+    held-out data where it was taken at more than one step. The curve of an
+    optimizer ends where one of its runs explodes, and the legend says so. No
+    global state of matplotlib changes.
 
     Args:
         comparison: A `keras_l2l.evaluation.Comparison`.
@@ -47,7 +50,7 @@ def plot_learning_curves(
     ... )
     >>> figure = plot_learning_curves(comparison, "learning_curves.png")
     """
-    panels = [(_BATCH_LOSS, _batch_losses)]
+    panels = [(_batch_label(comparison), _batch_losses)]
     if comparison.is_monitored:
         panels.append(("Loss on held-out data", _test_losses))
     figure, axes = subplots(1, len(panels))
@@ -68,8 +71,7 @@ def plot_comparisons(
 ) -> Figure:
     """Draws the learning curves of several comparisons beside each other.
 
-    As `plot_learning_curves`, with a panel for each: the loss on the batch of
-    each step.
+    As `plot_learning_curves`, with a panel for each: the loss on the batches.
 
     Args:
         comparisons: Dict from titles to `keras_l2l.evaluation.Comparison`s.
@@ -86,7 +88,7 @@ def plot_comparisons(
         panel.remove()
     for index, (title, comparison) in enumerate(comparisons.items()):
         panel = axes.flat[index]
-        label = "" if index % columns else _BATCH_LOSS
+        label = "" if index % columns else _batch_label(comparison)
         _draw(panel, comparison, _batch_losses, label)
         panel.set_title(title, fontsize="medium")
         panel.legend(frameon=False, fontsize="x-small")
@@ -161,8 +163,26 @@ def _mean_curve(records, steps, losses):
 
 
 def _batch_losses(records):
+    """Running means, as the noise of single batches hides what differs."""
     losses = np.array([record.losses for record in records])
-    return np.arange(losses.shape[1]), losses
+    steps = np.arange(losses.shape[1])
+    window = _window(len(steps) - 1)
+    means = [
+        losses[:, max(0, step + 1 - window) : step + 1].mean(1)
+        for step in steps
+    ]
+    return steps, np.stack(means, axis=1)
+
+
+def _batch_label(comparison):
+    window = _window(comparison.steps)
+    if window == 1:
+        return "Loss on the batch of each step"
+    return f"Loss on batches, mean of {window} steps"
+
+
+def _window(steps):
+    return max(1, steps // _WINDOWS)
 
 
 def _test_losses(records):

@@ -69,6 +69,16 @@ def test_figure(tmp_path):
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 10
 
 
+def test_long_curves_are_running_means():
+    losses = [2.0, *[1.0, 3.0] * 100]  # 200 steps, a window of four
+    figure = plot_learning_curves(comparison({"mine": [losses]}))
+    (axes,) = figure.axes
+    (line,) = axes.get_lines()
+    expected = [2.0, 1.5, 2.0, 1.75, *[2.0] * 197]
+    np.testing.assert_allclose(line.get_ydata(), expected)
+    assert axes.get_ylabel() == "Loss on batches, mean of 4 steps"
+
+
 def test_held_out_data_has_a_panel_of_its_own():
     figure = plot_learning_curves(comparison({"mine": GOOD}, (2, 4)))
     _, panel = figure.axes
