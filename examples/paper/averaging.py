@@ -53,13 +53,7 @@ def main(output, full=False, seed=0):
         print(f"{name}: loss of the functions themselves")
         paper.show(comparison)
         show_ratio(
-            *(
-                [
-                    r.test_losses[plan.steps]
-                    for r in comparison.records_of(of_one)
-                ]
-                for of_one in ("LSTM+GAC", "LSTM")
-            )
+            *(final_losses(comparison, of) for of in ("LSTM+GAC", "LSTM"))
         )
         if name == "scales":
             show_decades(comparison, setting(tasks.Quadratic()))
@@ -140,6 +134,12 @@ class Clipped(rules.UpdateRule):
         return self._rule(gradients, parameters, state)
 
 
+def final_losses(comparison, name):
+    """The losses of the functions themselves after the last step."""
+    records = comparison.records_of(name)
+    return [record.test_losses[comparison.steps] for record in records]
+
+
 def compare_on_one_condition(name, setting, plan):
     """Compares the two LSTMs on rotated functions of one condition."""
     task = setting(tasks.Analytic("sphere", condition=CONDITION))
@@ -156,23 +156,24 @@ def compare_on_one_condition(name, setting, plan):
     )
 
 
-def show_ratio(*losses):
+def show_ratio(with_cells, without):
     """Prints the final loss with averaging cells over that without.
 
     In the mean, where few functions of a bad condition count for most, and in
     the geometric mean, where all count alike.
 
     Args:
-        *losses: Those with averaging cells, and those without.
+        with_cells: Sequence of losses with averaging cells, one a function.
+        without: Sequence of those without, on the same functions.
     """
-    losses = np.array(losses)
-    difference = losses[0] - losses[1]
+    with_cells, without = np.array(with_cells), np.array(without)
+    difference = with_cells - without
     error = difference.std(ddof=1) / len(difference) ** 0.5
     print(
-        f"LSTM+GAC / LSTM: {losses[0].mean() / losses[1].mean():.3g}, the "
+        f"LSTM+GAC / LSTM: {with_cells.mean() / without.mean():.3g}, the "
         f"difference of the losses {difference.mean():.3g} ± {error:.2g}"
     )
-    logs = np.log(losses[0] / losses[1])
+    logs = np.log(with_cells / without)
     error = logs.std(ddof=1) / len(logs) ** 0.5
     print(
         f"geometric mean of the ratios: {np.exp(logs.mean()):.3g}, "
