@@ -140,6 +140,7 @@ def compare(
 )
 @options.count("--seeds", default=5, help="Runs of each optimizer.")
 @options.count("--sweep-seeds", default=2, help="Runs for each learning rate.")
+@options.count("--times", default=1, help="Make all runs N times as long.")
 @options.output(default="l2l_benchmark", help="Where runs and report are kept.")
 @options.seed(default=0, help="Seed of all runs.")
 @processes.option(help="Share the runs among N processes of this machine.")
@@ -154,6 +155,7 @@ def benchmark(
     reference: str,
     seeds: int,
     sweep_seeds: int,
+    times: int,
     output: pathlib.Path,
     seed: int,
     workers: int | None,
@@ -175,7 +177,7 @@ def benchmark(
             "--optimizers", optimizers, evaluation.BENCHMARK_OPTIMIZERS
         ),
     }
-    chosen = _suite_tasks(suite, tasks)
+    chosen = _suite_tasks(suite, tasks, times)
 
     def run(case):
         part, contenders = case
@@ -288,16 +290,24 @@ def _make_task(name: str | None, settings: dict[str, Any]) -> Any:
         return make(**settings)
 
 
-def _suite_tasks(suite: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The tasks that are chosen, whose errors name them."""
+def _suite_tasks(
+    suite: str, names: tuple[str, ...], times: int
+) -> dict[str, Any]:
+    """The tasks that are chosen, whose errors name them.
+
+    Runs of another length are other runs, which are kept by another name.
+    """
     from keras_l2l import evaluation
 
     chosen = options.chosen("--tasks", names, evaluation.SUITES[suite])
     if suite == "small" and not names:
         chosen = _without_missing_data(chosen)
     return {
-        name: dataclasses.replace(
-            task, make=functools.partial(_make_suite_task, name, task)
+        name if times == 1 else f"{name}-{times}-times": dataclasses.replace(
+            task,
+            make=functools.partial(_make_suite_task, name, task),
+            steps=times * task.steps,
+            test_every=task.test_every and times * task.test_every,
         )
         for name, task in chosen.items()
     }

@@ -195,33 +195,39 @@ class Guard(NamedTuple):
         # What is lost or given up is no snapshot to go back to; averages begin
         # anew where their variables went back.
         is_new = is_lost | is_given_up
-        masks = [is_lost | is_exchange, is_exchange & ~is_new, is_new]
+        masks_of_tensors = [
+            is_lost | is_exchange,
+            is_exchange & ~is_new,
+            is_new,
+        ]
 
         def moved():
             stacks = ShapeStacks(variables)
-            values, snapshots, restarted = [], [], []
-            of_stacks = stacks.to_stacks(
-                ops.expand_dims(ops.stack(masks, axis=1), 2)
-            )
-            old = [_read(stacks, averages)] if averages else []
-            for mask, value, snapshot, *average in zip(
-                of_stacks,
+            masks = [
+                ops.unstack(mask, 3, axis=1)
+                for mask in stacks.to_stacks(
+                    ops.expand_dims(ops.stack(masks_of_tensors, axis=1), 2)
+                )
+            ]
+            values, snapshots = [], []
+            for (is_back, is_kept, _), value, snapshot in zip(
+                masks,
                 _read(stacks, variables),
                 _read(stacks, self.snapshots),
-                *old,
             ):
-                is_back, is_kept, is_restarted = ops.unstack(mask, 3, axis=1)
                 is_taken = ops.isfinite(snapshot)
                 values.append(ops.where(is_back & is_taken, snapshot, value))
                 snapshots.append(ops.where(is_kept & is_taken, value, snapshot))
-                restarted += [
-                    ops.where(is_restarted, values[-1], one) for one in average
-                ]
-            return [
-                *stacks.unstack(values),
-                *stacks.unstack(snapshots),
-                *(stacks.unstack(restarted) if averages else []),
+            assigned = [*stacks.unstack(values), *stacks.unstack(snapshots)]
+            if not averages:
+                return assigned
+            restarted = [
+                ops.where(is_restarted, value, average)
+                for (_, _, is_restarted), value, average in zip(
+                    masks, values, _read(stacks, averages)
+                )
             ]
+            return [*assigned, *stacks.unstack(restarted)]
 
         is_rewound = ops.any(is_lost) | is_given_up
         backend.assign_if(

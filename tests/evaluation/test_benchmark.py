@@ -251,6 +251,23 @@ def test_the_small_suite_leaves_out_what_must_be_downloaded(
     assert document["held_out_geometric_means"]["Adam, untuned"] == 1.0
 
 
+def test_runs_can_be_longer(tmp_path, capsys, monkeypatch):
+    suite = {"toy": SuiteTask(TOY["two"].make, 10, test_every=5)}
+    monkeypatch.setitem(evaluation.SUITES, "small", suite)
+    arguments = [
+        *("benchmark", "--suite", "small", "--rule", "lstm-mnist"),
+        *("--optimizers", "Adam, untuned", "--reference", "Adam, untuned"),
+        *("--seeds", "1", "--output", str(tmp_path), "--json"),
+    ]
+    assert main([*arguments, "--times", "3"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {row["task"] for row in document["rows"]} == {"toy-3-times"}
+    (run,) = (tmp_path / "runs/toy-3-times/Adam-untuned").glob("*.json")
+    record = json.loads(run.read_text())
+    assert len(record["losses"]) == 31
+    assert list(record["test_losses"]) == ["15", "30"]
+
+
 def test_rates_are_chosen_by_the_loss_that_is_asked_for(tmp_path):
     class Opposite(tasks.Quadratic):
         def test_loss(self, parameters, model_state):
