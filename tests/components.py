@@ -128,6 +128,9 @@ RULES = {
     "LearnedMuon-2": lambda: _with_random_meta_parameters(
         rules.LearnedMuon(units=4, seed=1, version=2)
     ),
+    "LearnedMuon-3": lambda: _with_random_meta_parameters(
+        rules.LearnedMuon(version=3)
+    ),
 }
 
 
@@ -150,7 +153,7 @@ SIBLINGS = {
     *("CoordinatewiseLSTM-averaging", "NTMBFGS", "RNNprop", "Grouped"),
     "AdamLSTM",
     *("NTMBFGS-bfgs", "NTMBFGS-bfgs-low-rank"),
-    *("Hierarchical", "Hierarchical-2", "LearnedMuon"),
+    *("Hierarchical", "Hierarchical-2", "LearnedMuon", "LearnedMuon-3"),
 }
 
 

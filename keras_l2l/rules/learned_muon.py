@@ -1,34 +1,34 @@
-"""Orthogonalised momentum, steered by a recurrent cell for each tensor."""
+"""Orthogonalised momentum, whose steps are steered tensor by tensor."""
 
 import math
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_l2l import checks
 from keras_l2l.rules import preprocessing, step_sizes, tensor_features
 from keras_l2l.rules.base import RuleState, UpdateRule
-from keras_l2l.rules.gru_cell import next_cell
 from keras_l2l.rules.orthogonalization import matrix_shape, orthogonalize
 from keras_l2l.rules.stacking import ShapeStacks
+from keras_l2l.rules.steering import LinearSteering, RecurrentSteering
 
 _BETA_MOMENTUM, _BETA_SQUARE = 0.9, 0.99
 
-# What the rule does while its network puts out zero.
+# What the rule does while its steering puts out zero.
 _NOMINAL_STEP = 0.05
 _NOMINAL_NESTEROV = math.log(9.0)
 _NOMINAL_GATE = 3.0
 # By version of the rule.
-_NOMINAL_DECAYS = {1: 0.1, 2: 0.05}
+_NOMINAL_DECAYS = {1: 0.1, 2: 0.05, 3: 0.05}
 # The power of the vanishing gradient with which the decay falls.
 _DECAY_POWER = 0.25
 _NOMINAL_GROWTH = 0.2
 _NOMINAL_THRESHOLD = 0.1
 
 _BLOCK_WIDTH = 64
-_FEATURES, _OUTPUTS = 14, 7
+_OUTPUTS = 7
+_UNITS = 8
 _EPSILON = 1e-12
 # Stands for the size of a tensor before its first update.
 _UNKNOWN_SIZE = -1.0
@@ -36,39 +36,43 @@ _UNKNOWN_SIZE = -1.0
 
 @keras.saving.register_keras_serializable(package="keras_l2l")
 class LearnedMuon(UpdateRule):
-    """Orthogonalised momentum whose steps a network decides.
+    """Orthogonalised momentum whose steps are learned.
 
     Nesterov momentum is divided by the root of the second moment, and that of
     a matrix orthogonalised, so that all of its directions are learned at one
     speed. The update has a size relative to that of the parameters, in root
     mean squares. It falls as 1/√t and with the gradient, as in AdaGrad; and
     it grows while successive gradients point the same way, which shows that
-    steps are too short. A weak weight decay keeps matrices from growing: in
+    steps are too short. A weak weight decay keeps matrices from growing: since
     the second version it hardly falls with the gradient and does not grow, so
     that it still acts where the data are fitted.
 
-    A GRU cell for each tensor sees how much of the gradient is signal,
+    What is learned sees, for each tensor, how much of the gradient is signal,
     whether it goes on as before, how far it has vanished, how the tensor has
     grown, its shape and the time. It corrects all of the above: the size of
     the step, the power with which it falls with the gradient, the pace of its
     growth, the look-ahead of the momentum, the weight decay, and how much of
     the direction is orthogonalised. With zero at its output, as it starts, the
-    rule is a hand-designed one that trains well already.
+    rule is a hand-designed one that trains well already. In the first two
+    versions it is a GRU cell, in the third a linear function of what is seen
+    now and of what was seen in the mean of the last fifty steps.
 
     Nothing depends on the scale of the gradients, and no number of steps need
     be known. 8 bytes of state a coordinate, as in Adam.
 
     Args:
-        units: Integer. Units of the GRU. Defaults to `8`.
-        seed: Integer. Of the initial meta-parameters. Defaults to `0`.
-        version: `1`, that of files which name none, or `2`.
+        units: Integer. Units of the GRU, which the third version has not.
+            Defaults to `None`, which are eight.
+        seed: Integer. Of the initial meta-parameters of the GRU.
+            Defaults to `0`.
+        version: `1`, that of files which name none, `2` or `3`.
             Defaults to `1`.
         name: String. The name of the rule.
         dtype: The dtype of the computation. Defaults to `"float32"`.
 
     Example:
 
-    >>> rule = keras_l2l.rules.LearnedMuon(version=2)
+    >>> rule = keras_l2l.rules.LearnedMuon(version=3)
     >>> optimizer = keras_l2l.L2LOptimizer(rule)
 
     Reference:
@@ -82,37 +86,27 @@ class LearnedMuon(UpdateRule):
           weight decay apart from the gradient.
     """
 
-    def __init__(self, units=8, seed=0, version=1, name=None, **kwargs):
+    def __init__(self, units=None, seed=0, version=1, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
         if version not in _NOMINAL_DECAYS:
             raise ValueError(
                 f"Argument `version` must be one of {list(_NOMINAL_DECAYS)}. "
                 f"Received: version={version!r}"
             )
-        (units,) = checks.positive_integers(units=units)
-        self.units = units
-        self.seed = None if seed is None else checks.seed(seed)
         self.version = int(version)
-        seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
-
-        def add(name, shape, seed=None):
-            initializer = (
-                "zeros"
-                if seed is None
-                else keras.initializers.VarianceScaling(seed=seed)
+        self.seed = None if seed is None else checks.seed(seed)
+        if self.version < 3:
+            units = _UNITS if units is None else units
+            (units,) = checks.positive_integers(units=units)
+            self._steering = RecurrentSteering(self, units, _OUTPUTS, seed)
+        elif units is None:
+            self._steering = LinearSteering(self, _OUTPUTS)
+        else:
+            raise ValueError(
+                "Argument `units` must be `None` in version 3, which has no "
+                f"GRU. Received: units={units!r}"
             )
-            return self.add_weight(
-                shape=shape, initializer=initializer, name=name
-            )
-
-        # Update gate, reset gate and candidate side by side, as in Keras.
-        self.kernel = add("kernel", (_FEATURES, 3 * units), seeds[0])
-        self.recurrent_kernel = add(
-            "recurrent_kernel", (units, 3 * units), seeds[1]
-        )
-        self.bias = add("bias", (3 * units,))
-        self.tensor_output = add("tensor_output", (units, _OUTPUTS))
-        self.tensor_output_bias = add("tensor_output_bias", (_OUTPUTS,))
+        self.units = units
 
     @property
     def granularity(self):
@@ -124,7 +118,8 @@ class LearnedMuon(UpdateRule):
 
     def initial_state(self, parameters):
         dtype = self.compute_dtype
-        first_summary = [_UNKNOWN_SIZE] + [0.0] * (self.units + 2)
+        memory = [0.0] * self._steering.memory_size
+        first_summary = [_UNKNOWN_SIZE, 0.0, 0.0, *memory]
         return RuleState(
             local=[
                 {
@@ -196,29 +191,33 @@ class LearnedMuon(UpdateRule):
             "growth": ops.exp(state["summary"][2]),
         }
         if len(shape) > 1:
-            found["orthogonalized"] = _gate(
-                self._outputs(state["summary"][3:])[4]
+            memory = ops.expand_dims(state["summary"][3:], 0)
+            context = tensor_features.time_and_shape_features(
+                [shape], step, "float32"
             )
+            # Of what is averaged there are the averages alone.
+            outputs = self._steering.outputs(memory, context, memory)
+            found["orthogonalized"] = _gate(outputs[0, 4])
         return {name: float(value) for name, value in found.items()}
 
     def get_config(self):
         return {
             **super().get_config(),
-            "units": self.units,
+            **({} if self.version == 3 else {"units": self.units}),
             "seed": self.seed,
             # Files older than the argument have none.
             **({} if self.version == 1 else {"version": self.version}),
         }
 
     def _steer(self, moments, shapes, summary, step):
-        """What the GRU does to the K tensors.
+        """What the steering does to the K tensors.
 
         Args:
             moments: List of `_Moments`, of each stack.
             shapes: List of K shapes.
-            summary: Tensor `[K, 3 + units]`: the size before the first
+            summary: Tensor `[K, 3 + memory_size]`: the size before the first
                 update, the mean square of all gradients, the logarithm by
-                which steps have grown, and the cell.
+                which steps have grown, and the memory of the steering.
             step: Scalar, counted from 1.
 
         Returns:
@@ -230,27 +229,26 @@ class LearnedMuon(UpdateRule):
         )
         sizes, signals = step_sizes.sizes(squares), step_sizes.sizes(signals)
         alignments = step_sizes.alignments(products, product_sizes)
-        first_sizes, mean_square, growth, *cell = ops.unstack(summary, axis=-1)
+        first_sizes, mean_square, growth, *memory = ops.unstack(
+            summary, axis=-1
+        )
         # The size of a tensor before its first update, taken at that update.
         first_sizes = ops.where(first_sizes < 0.0, sizes, first_sizes)
         ratios, mean_square = step_sizes.gradient_ratios(
             mean_squares, mean_square, step
         )
-        features = [
+        features = (
             tensor_features.training_features(
                 *(signals, alignments, growth),
                 *(ratios, sizes, first_sizes),
             ),
             tensor_features.time_and_shape_features(shapes, step, sizes.dtype),
-        ]
-        cell = next_cell(
-            ops.concatenate(features, axis=-1),
-            ops.stack(cell, axis=-1),
-            self.kernel,
-            self.recurrent_kernel,
-            self.bias,
         )
-        outputs = ops.unstack(self._outputs(cell), axis=-1)
+        memory = self._steering.next_memory(
+            *features, ops.stack(memory, axis=-1), step
+        )
+        outputs = self._steering.outputs(*features, memory)
+        outputs = ops.unstack(outputs, axis=-1)
         growth = step_sizes.grown(
             growth,
             alignments,
@@ -264,7 +262,7 @@ class LearnedMuon(UpdateRule):
         )
         steps = steps * ops.exp(growth)
         decays = steps
-        if self.version == 2:
+        if self.version > 1:
             decays = relative * step_sizes.powers_of_ratios(
                 ratios, _DECAY_POWER
             )
@@ -278,10 +276,7 @@ class LearnedMuon(UpdateRule):
             gate=_gate(outputs[4]),
         )
         numbers = ops.stack([first_sizes, mean_square, growth], axis=-1)
-        return ops.concatenate([numbers, cell], axis=-1), controls
-
-    def _outputs(self, cell):
-        return ops.matmul(cell, self.tensor_output) + self.tensor_output_bias
+        return ops.concatenate([numbers, memory], axis=-1), controls
 
 
 class _Moments(NamedTuple):
@@ -309,7 +304,7 @@ class _Moments(NamedTuple):
 
 
 class _Controls(NamedTuple):
-    """What the GRU decides for the K tensors.
+    """What the steering decides for the K tensors.
 
     Attributes:
         step_size: Tensor `[K]`, the sizes that updates are to have.

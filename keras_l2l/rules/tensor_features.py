@@ -6,6 +6,8 @@ from keras import ops
 
 # Features of a tensor, by version of the rule.
 COUNTS = {1: 17, 2: 18}
+# Steps after which a share of the time is a half.
+TIME_SCALES = (10.0, 100.0, 1000.0)
 _EPSILON = 1e-12
 
 
@@ -65,7 +67,7 @@ def time_and_shape_features(shapes, step, dtype):
     """
     of_time = ops.stack(
         [
-            *(step / (step + scale) for scale in (10.0, 100.0, 1000.0)),
+            *(step / (step + scale) for scale in TIME_SCALES),
             ops.log(step) / 5.0 - 1.0,
         ]
     )

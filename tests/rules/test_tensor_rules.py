@@ -10,6 +10,7 @@ from keras import ops
 from keras_l2l import rules
 from keras_l2l.rules import step_sizes
 from keras_l2l.rules.stacking import ShapeStacks
+from keras_l2l.rules.steering import LinearSteering
 from tests import components
 
 SHAPES = [(4, 3), (5,), (), (4, 3), (2, 2, 3), (5,), (4, 3)]
@@ -42,6 +43,7 @@ def _steps(rule, parameters, gradients):
         pytest.param("Hierarchical-2", marks=pytest.mark.slow),
         pytest.param("LearnedMuon", marks=pytest.mark.slow),
         "LearnedMuon-2",
+        "LearnedMuon-3",
     ]
 )
 def rule(request):
@@ -53,6 +55,7 @@ def rule(request):
         pytest.param("Hierarchical-2", marks=pytest.mark.slow),
         pytest.param("LearnedMuon", marks=pytest.mark.slow),
         "LearnedMuon-2",
+        "LearnedMuon-3",
     ]
 )
 def vanishing(request):
@@ -184,7 +187,9 @@ def test_steps_grow_while_gradients_keep_their_direction():
         assert alike > 5.0 * in_turns
 
 
-@pytest.mark.parametrize(("version", "decay"), [(1, 0.005), (2, 0.0025)])
+@pytest.mark.parametrize(
+    ("version", "decay"), [(1, 0.005), (2, 0.0025), (3, 0.0025)]
+)
 def test_a_step_of_the_nominal_rule(version, decay):
     """A vector and a matrix whose singular values are equal already."""
     rule = rules.LearnedMuon(version=version)
@@ -202,6 +207,45 @@ def test_a_step_of_the_nominal_rule(version, decay):
     size = np.sqrt(np.mean(matrix**2))
     expected = 0.05 * size * np.sign(matrix) - decay * matrix
     np.testing.assert_allclose(updates[1], expected, rtol=0.02)
+
+
+def test_what_a_weight_of_the_third_version_does():
+    """That from the average of the last feature, the size, to the step."""
+    rule = rules.LearnedMuon(version=3)
+    vector, gradient = np.float32([0.3, -0.4]), np.float32([1.0, -2.0])
+
+    def first_update():
+        state = rule.initial_state([vector])
+        (update,), _ = rule([gradient], [vector], state)
+        return ops.convert_to_numpy(update)
+
+    nominal = first_update()
+    (weights,) = rule.trainable_variables
+    values = np.zeros(weights.shape, "float32")
+    values[-1, 0] = 0.5
+    weights.assign(values)
+    correction = 0.5 * (np.log(np.sqrt(np.mean(vector**2))) / 3.0 + 1.0)
+    factor = np.exp(3.0 * np.tanh(correction / 3.0))
+    np.testing.assert_allclose(first_update(), factor * nominal, rtol=1e-5)
+
+
+def test_averages_are_of_all_steps_and_later_of_the_last():
+    steering = LinearSteering(rules.LearnedMuon(version=3), 7)
+    features = np.arange(21.0, dtype="float32").reshape(3, 7)
+    memory = np.zeros((3, 7), "float32")
+    for step in range(1, 4):
+        memory = steering.next_memory(step * features, None, memory, step)
+    np.testing.assert_allclose(memory, 2.0 * features, rtol=1e-6)
+    memory = steering.next_memory(0.0 * features, None, memory, 1000.0)
+    np.testing.assert_allclose(memory, 0.98 * 2.0 * features, rtol=1e-6)
+
+
+def test_the_third_version_has_no_units():
+    with pytest.raises(ValueError, match="`units` must be `None` in version 3"):
+        rules.LearnedMuon(units=8, version=3)
+    rule = rules.LearnedMuon(version=3)
+    again = rules.LearnedMuon.from_config(rule.get_config())
+    assert (again.version, again.units) == (3, None)
 
 
 def test_the_decay_of_the_second_version_stays_where_gradients_vanish():
