@@ -19,7 +19,11 @@ from keras_l2l.tasks.random_choices import (
     log_uniform,
     norm_layers,
 )
-from keras_l2l.tasks.synthetic_kinds import CLUSTER_KINDS, SYNTHETIC_KINDS
+from keras_l2l.tasks.synthetic_kinds import (
+    CLUSTER_KINDS,
+    LARGE_KINDS,
+    SYNTHETIC_KINDS,
+)
 
 _IMAGE_SIZE = 8
 _TEXT_LENGTH = 16
@@ -70,8 +74,12 @@ def mixture(
             sequences, `"random-convolution"` and `"random-residual"`, of
             images. `"synthetic"` stands for all of these. Of tables whose
             classes are far apart there are `"random-clusters"` and
-            `"random-linear-clusters"`. Defaults to `None`, the first six, some
-            of them twice.
+            `"random-linear-clusters"`; of so many examples that few are seen
+            twice `"random-large-table"`, `"random-large-clusters"` and
+            `"random-large-text"`; and regressions almost without noise,
+            `"random-function"`, which is smooth, and
+            `"random-ill-conditioned"`, which is linear. Defaults to `None`,
+            the first six, some of them twice.
 
     Returns:
         List of `Task`.
@@ -354,6 +362,7 @@ _KINDS: dict[str, Callable[..., Any]] = {
     "categorical": _categorical_classifier,
     **SYNTHETIC_KINDS,
     **CLUSTER_KINDS,
+    **LARGE_KINDS,
 }
 
 

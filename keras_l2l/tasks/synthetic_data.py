@@ -10,7 +10,7 @@ import numpy as np
 from keras_l2l.tasks.datasets import Dataset
 
 # Training examples, of tables and sequences and of images.
-FEWEST, MOST, MOST_IMAGES = 100, 2000, 500
+FEWEST, MOST, MOST_IMAGES, LARGE = 100, 2000, 500, 20_000
 _HELD_OUT = 512
 # Shares of wrong labels, one of which is drawn.
 _WRONG = (0.0, 0.0, 0.0, 0.05, 0.1, 0.2)
@@ -22,26 +22,31 @@ def draw_count(generator, most=MOST):
 
     Args:
         generator: A `np.random.Generator`.
-        most: Integer. Defaults to `2000`.
+        most: Integer. From `LARGE` on it is the number itself: so many
+            examples that a training sees few of them twice.
+            Defaults to `2000`.
 
     Returns:
         An integer, at least 100.
     """
+    if most >= LARGE:
+        return most
     return round(float(FEWEST * (most / FEWEST) ** generator.uniform()))
 
 
-def labelled_table(generator, features, classes):
+def labelled_table(generator, features, classes, most=MOST):
     """Draws a table and the class of each row.
 
     Args:
         generator: A `np.random.Generator`.
         features: Integer. Columns.
         classes: Integer.
+        most: As for `draw_count`.
 
     Returns:
         A `Dataset` of float32 `[M, features]` and int32 `[M]`.
     """
-    inputs, scores = _columns_and_scores(generator, features, classes)
+    inputs, scores = _columns_and_scores(generator, features, classes, most)
     # Classes of unequal size, and rows that no model gets right.
     scores += 0.5 * generator.normal(size=classes)
     scores += 10.0 ** generator.uniform(-2.0, 0.0) * generator.normal(
@@ -50,7 +55,7 @@ def labelled_table(generator, features, classes):
     return _labelled(generator, inputs, scores.argmax(-1), classes)
 
 
-def clustered_table(generator, features, classes):
+def clustered_table(generator, features, classes, most=MOST):
     """Draws a table whose rows lie in clusters, one to three for each class.
 
     Most rows are far from those of other classes, as they are in most tables
@@ -61,11 +66,12 @@ def clustered_table(generator, features, classes):
         generator: A `np.random.Generator`.
         features: Integer. Columns.
         classes: Integer.
+        most: As for `draw_count`.
 
     Returns:
         A `Dataset` of float32 `[M, features]` and int32 `[M]`.
     """
-    count = draw_count(generator) + _HELD_OUT
+    count = draw_count(generator, most) + _HELD_OUT
     factors = int(generator.integers(2, features + 1))
     clusters = int(generator.integers(1, 4))
     distance = 0.7 * (3.0 / 0.7) ** generator.uniform()
@@ -98,6 +104,55 @@ def measured_table(generator, features, outputs):
         shifts = 2.0 * generator.normal(size=outputs)
         targets = (targets + shifts) * 10.0 ** generator.uniform(-1.0, 2.5)
     return _split(inputs, targets.astype("float32"))
+
+
+def smooth_function(generator, features):
+    """Draws points and a smooth function of them, with hardly any noise.
+
+    A model is to fit it to many digits, on training and held-out data alike.
+
+    Args:
+        generator: A `np.random.Generator`.
+        features: Integer. Coordinates of a point.
+
+    Returns:
+        A `Dataset` of float32 `[M, features]` and `[M, 1]`.
+    """
+    count = draw_count(generator) + _HELD_OUT
+    points = generator.uniform(-2.0, 2.0, size=(count, features))
+    waves = generator.uniform(0.5, 2.0) * generator.normal(size=(features, 8))
+    angles = points @ waves / np.sqrt(features)
+    angles += generator.uniform(0.0, 2.0 * np.pi, size=8)
+    values = np.sin(angles) @ generator.normal(size=(8, 1))
+    values /= values.std() + 1e-6
+    noise = 10.0 ** generator.uniform(-4.0, -2.0)
+    values += noise * generator.normal(size=values.shape)
+    return _split(points.astype("float32"), values.astype("float32"))
+
+
+def ill_conditioned_table(generator, features):
+    """Draws a linear function of features whose sizes span some decades.
+
+    Its flat directions matter as much as its steep ones.
+
+    Args:
+        generator: A `np.random.Generator`.
+        features: Integer. Columns.
+
+    Returns:
+        A `Dataset` of float32 `[M, features]` and `[M, 1]`.
+    """
+    count = draw_count(generator) + _HELD_OUT
+    scales = np.geomspace(1.0, 10.0 ** generator.uniform(-2.5, -1.0), features)
+    factors = scales * generator.normal(size=(count, features))
+    weights = generator.normal(size=(features, 1)) / np.sqrt(scales)[:, None]
+    values = factors @ weights
+    values /= values.std()
+    noise = 10.0 ** generator.uniform(-3.0, -1.0)
+    values += noise * generator.normal(size=values.shape)
+    rotation, _ = np.linalg.qr(generator.normal(size=(features, features)))
+    inputs = (factors @ rotation).astype("float32")
+    return _split(inputs, values.astype("float32"))
 
 
 def categories(generator, columns, levels, classes):
@@ -145,18 +200,19 @@ def labelled_sequences(generator, tokens, length, classes):
     return _labelled(generator, inputs, labels, classes)
 
 
-def text(generator, tokens, length):
+def text(generator, tokens, length, most=MOST):
     """Draws texts of a random language, each with the next token everywhere.
 
     Args:
         generator: A `np.random.Generator`.
         tokens: Integer. The size of the vocabulary.
         length: Integer. Tokens in a text.
+        most: As for `draw_count`.
 
     Returns:
         A `Dataset` of int32 `[M, length]` and `[M, length]`.
     """
-    count = draw_count(generator) + _HELD_OUT
+    count = draw_count(generator, most) + _HELD_OUT
     # A token depends on the two before it.
     one, two = (
         generator.uniform(0.5, 3.0) * generator.normal(size=(tokens, tokens))
@@ -214,9 +270,9 @@ def labelled_images(generator, size, channels, classes):
     )
 
 
-def _columns_and_scores(generator, features, outputs):
+def _columns_and_scores(generator, features, outputs, most=MOST):
     """A table `[M, features]` float32, and scores `[M, outputs]` of order 1."""
-    count = draw_count(generator) + _HELD_OUT
+    count = draw_count(generator, most) + _HELD_OUT
     factors = int(generator.integers(2, features + 1))
     rows = generator.normal(size=(count, factors))
     inputs = _mixed(generator, rows, features)

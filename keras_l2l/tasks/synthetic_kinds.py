@@ -21,31 +21,46 @@ _INITIALIZATIONS = 16
 
 
 def _table(
-    generator, name, depths=(1, 4), draw_data=synthetic_data.labelled_table
+    generator,
+    name,
+    depths=(1, 4),
+    draw_data=synthetic_data.labelled_table,
+    most=synthetic_data.MOST,
 ):
     features, classes = log_uniform(generator, 4, 32), _classes(generator)
     return _classification(
         generator,
         name,
         _dense_model(generator, (features,), classes, depths),
-        functools.partial(draw_data, features=features, classes=classes),
+        functools.partial(
+            draw_data, features=features, classes=classes, most=most
+        ),
+        max_examples=most,
     )
 
 
 def _measurements(generator, name, depths=(1, 4)):
     features, outputs = log_uniform(generator, 4, 32), generator.integers(1, 4)
-    return SyntheticTask(
-        _dense_model(generator, (features,), int(outputs), depths),
+    outputs = int(outputs)
+    return _regression(
+        generator,
+        name,
+        _dense_model(generator, (features,), outputs, depths),
         functools.partial(
-            synthetic_data.measured_table,
-            features=features,
-            outputs=int(outputs),
+            synthetic_data.measured_table, features=features, outputs=outputs
         ),
-        str(generator.choice(["mse", "mse", "mae", "huber"])),
-        synthetic_data.MOST,
-        batch_size=log_uniform(generator, 16, 64),
-        name=name,
-        initializations=_INITIALIZATIONS,
+        ["mse", "mse", "mae", "huber"],
+    )
+
+
+def _function(generator, name, draw_data, features, depths):
+    features = log_uniform(generator, *features)
+    return _regression(
+        generator,
+        name,
+        _dense_model(generator, (features,), 1, depths),
+        functools.partial(draw_data, features=features),
+        ["mse"],
     )
 
 
@@ -72,7 +87,7 @@ def _categories(generator, name):
     )
 
 
-def _recurrent(generator, name, is_text=False):
+def _recurrent(generator, name, is_text=False, most=synthetic_data.MOST):
     width = log_uniform(generator, 12, 32)
     cell = generator.choice([layers.GRU, layers.LSTM])
     classes = _TOKENS if is_text else _classes(generator)
@@ -88,7 +103,7 @@ def _recurrent(generator, name, is_text=False):
             ]
         )
 
-    return _sequences(generator, name, build_model, classes, is_text)
+    return _sequences(generator, name, build_model, classes, is_text, most)
 
 
 def _attention(generator, name, is_text=False):
@@ -190,6 +205,32 @@ CLUSTER_KINDS: dict[str, Callable[..., Any]] = {
     }.items()
 }
 
+# So many data that few are seen twice, and functions that a model is to fit to
+# many digits: what a rule must not lose by being careful with small data.
+LARGE_KINDS: dict[str, Callable[..., Any]] = {
+    "random-large-table": functools.partial(_table, most=synthetic_data.LARGE),
+    "random-large-clusters": functools.partial(
+        _table,
+        draw_data=synthetic_data.clustered_table,
+        most=synthetic_data.LARGE,
+    ),
+    "random-large-text": functools.partial(
+        _recurrent, is_text=True, most=synthetic_data.LARGE
+    ),
+    "random-function": functools.partial(
+        _function,
+        draw_data=synthetic_data.smooth_function,
+        features=(1, 4),
+        depths=(1, 4),
+    ),
+    "random-ill-conditioned": functools.partial(
+        _function,
+        draw_data=synthetic_data.ill_conditioned_table,
+        features=(8, 32),
+        depths=(0, 1),
+    ),
+}
+
 
 def _classes(generator):
     """Draws a number of classes, of which few are most frequent."""
@@ -216,10 +257,17 @@ def _dense_model(generator, shape, outputs, depths, first=list):
     return build_model
 
 
-def _sequences(generator, name, build_model, classes, is_text):
+def _sequences(
+    generator,
+    name,
+    build_model,
+    classes,
+    is_text,
+    most=synthetic_data.MOST,
+):
     if is_text:
         draw = functools.partial(
-            synthetic_data.text, tokens=_TOKENS, length=_LENGTH
+            synthetic_data.text, tokens=_TOKENS, length=_LENGTH, most=most
         )
     else:
         draw = functools.partial(
@@ -228,7 +276,7 @@ def _sequences(generator, name, build_model, classes, is_text):
             length=_LENGTH,
             classes=classes,
         )
-    return _classification(generator, name, build_model, draw, (8, 24))
+    return _classification(generator, name, build_model, draw, (8, 24), most)
 
 
 def _images(generator, name, build_model):
@@ -245,6 +293,18 @@ def _images(generator, name, build_model):
         ),
         (8, 32),
         synthetic_data.MOST_IMAGES,
+    )
+
+
+def _regression(generator, name, build_model, draw_data, losses):
+    return SyntheticTask(
+        build_model,
+        draw_data,
+        str(generator.choice(losses)),
+        synthetic_data.MOST,
+        batch_size=log_uniform(generator, 16, 64),
+        name=name,
+        initializations=_INITIALIZATIONS,
     )
 
 

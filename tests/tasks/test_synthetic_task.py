@@ -7,7 +7,11 @@ import tensorflow as tf
 
 from keras_l2l import tasks
 from keras_l2l.tasks import synthetic_data
-from keras_l2l.tasks.synthetic_kinds import CLUSTER_KINDS, SYNTHETIC_KINDS
+from keras_l2l.tasks.synthetic_kinds import (
+    CLUSTER_KINDS,
+    LARGE_KINDS,
+    SYNTHETIC_KINDS,
+)
 from tests import components
 
 
@@ -64,7 +68,9 @@ def test_too_many_examples_are_refused():
         tasks.SyntheticTask(_build_model, _ones_and_twos, "mse", 1)
 
 
-@pytest.mark.parametrize("kind", [*SYNTHETIC_KINDS, *CLUSTER_KINDS])
+@pytest.mark.parametrize(
+    "kind", [*SYNTHETIC_KINDS, *CLUSTER_KINDS, *LARGE_KINDS]
+)
 def test_kinds_of_the_mixture(kind):
     (task,) = tasks.mixture(1, seed=5, kinds=kind)
     assert task.name == f"mixture-0-{kind}"
@@ -76,7 +82,10 @@ def test_kinds_of_the_mixture(kind):
     )
     assert held_out.shape == ()
     assert np.isfinite(held_out)
-    assert 100 <= int(state[0]) <= 2000
+    if "large" in kind:
+        assert int(state[0]) == 20_000
+    else:
+        assert 100 <= int(state[0]) <= 2000
     if "linear" in kind:
         assert len(parameters) == 2
 
@@ -119,6 +128,32 @@ def test_clusters_are_far_apart():
         rights.append(np.mean((held_out_x @ weights).argmax(1) == held_out_y))
     assert np.mean(np.array(rights) > 0.95) > 0.3
     assert np.mean(rights) > 0.8
+
+
+def test_a_smooth_function_has_hardly_any_noise():
+    """Near points have near values."""
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        (x, y), _ = synthetic_data.smooth_function(generator, 1)
+        order = np.argsort(x[:, 0])
+        steps = np.diff(y[order, 0])
+        assert np.median(np.abs(steps)) < 0.15
+        assert np.std(y) == pytest.approx(1.0, abs=0.1)
+
+
+def test_flat_directions_matter_as_steep_ones_do():
+    """A fit along the steepest half of the directions leaves much."""
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        (x, y), _ = synthetic_data.ill_conditioned_table(generator, 16)
+        _, sizes, directions = np.linalg.svd(x, full_matrices=False)
+        assert sizes[0] / sizes[-1] > 8.0
+        residuals = []
+        for count in (8, 16):
+            scores = x @ directions[:count].T
+            weights, *_ = np.linalg.lstsq(scores, y, rcond=None)
+            residuals.append(np.mean((y - scores @ weights) ** 2))
+        assert residuals[0] > 2.0 * residuals[1]
 
 
 def test_targets_in_units_of_their_own():
