@@ -7,9 +7,8 @@ import tensorflow as tf
 
 TRANSFORMS = ("identity", "log")
 
-# Below this share of the first loss the logarithm no longer falls: an
-# optimizee that has memorised its data would outweigh all others.
-_FLOOR = 1e-2
+# An optimizee that has memorised its data would outweigh all others.
+DEFAULT_LOG_FLOOR = 1e-2
 
 
 class MetaLoss:
@@ -31,6 +30,8 @@ class MetaLoss:
         held_out: Float in [0, 1]. The losses that an estimator hands to the
             meta-loss are `1 - held_out` times those on training data plus
             `held_out` times those on held-out data. Defaults to `0.0`.
+        log_floor: Positive float. The share of the first loss below which the
+            logarithm hardly falls. Defaults to `0.01`.
 
     Example:
 
@@ -46,12 +47,14 @@ class MetaLoss:
         transform: str = "identity",
         divergence_limit: float = math.inf,
         held_out: float = 0.0,
+        log_floor: float = DEFAULT_LOG_FLOOR,
     ):
         self.weights = tf.convert_to_tensor(weights)
         self.transform = transform
         self.held_out = held_out
         self._first_loss = first_loss
         self._divergence_limit = divergence_limit
+        self._log_floor = log_floor
 
     @property
     def steps(self) -> int:
@@ -102,7 +105,7 @@ class MetaLoss:
             return losses[1:]
         first = self.first_loss(losses)
         return tf.math.log(
-            _positive(losses[1:], first) / _positive(first, first)
+            self._positive(losses[1:], first) / self._positive(first, first)
         )
 
     def derivative(self, loss, first_loss):
@@ -117,7 +120,7 @@ class MetaLoss:
         """
         if self.transform == "identity":
             return tf.ones_like(loss)
-        return tf.sign(loss) / _positive(loss, first_loss)
+        return tf.sign(loss) / self._positive(loss, first_loss)
 
     def slopes(self, losses):
         """The derivatives of `T` times the meta-loss; zero if diverged.
@@ -146,7 +149,6 @@ class MetaLoss:
         values = tf.cast(self.values(losses), self.weights.dtype)
         return tf.reduce_mean(self.weights * values, 0)
 
-
-def _positive(loss, first_loss):
-    # A negative loss, as of some regressions, has no logarithm.
-    return tf.abs(loss) + _FLOOR * tf.abs(first_loss) + 1e-30
+    def _positive(self, loss, first_loss):
+        # A negative loss, as of some regressions, has no logarithm.
+        return tf.abs(loss) + self._log_floor * tf.abs(first_loss) + 1e-30

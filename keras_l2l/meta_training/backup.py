@@ -3,6 +3,7 @@
 import keras
 
 from keras_l2l.meta_gradients.base import MetaGradientEstimator
+from keras_l2l.meta_gradients.meta_loss import DEFAULT_LOG_FLOOR
 from keras_l2l.meta_training import checkpoint
 from keras_l2l.rules.base import UpdateRule
 
@@ -138,6 +139,12 @@ class Backup(keras.callbacks.Callback):
             "tasks_per_step": config.tasks_per_step,
             "loss_weights": config.loss_weights.tolist(),
             "loss_transform": config.loss_transform,
+            # Backups older than the argument have none.
+            **(
+                {}
+                if config.log_floor == DEFAULT_LOG_FLOOR
+                else {"log_floor": config.log_floor}
+            ),
             "meta_loss": config.held_out,
             "estimator": _described(config.estimator),
             "divergence_limit": config.divergence_limit,

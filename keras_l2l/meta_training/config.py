@@ -29,6 +29,7 @@ class MetaTrainingConfig:
         loss_weights: The weights w_t of the meta-loss: array `[T]`, float32,
             of the `T` steps of the longest horizon. Ones if made from `None`.
         loss_transform: String.
+        log_floor: Positive float.
         meta_loss: `"training"`, `"held_out"` or a number in [0, 1].
         estimator: A `MetaGradientEstimator`.
         divergence_limit: Float.
@@ -44,6 +45,7 @@ class MetaTrainingConfig:
     tasks_per_step: int
     loss_weights: Sequence[float] | np.ndarray | None
     loss_transform: str
+    log_floor: float
     meta_loss: str | float
     estimator: MetaGradientEstimator
     divergence_limit: float
@@ -101,6 +103,7 @@ class MetaTrainingConfig:
                 f"tasks. Received: tasks_per_step={self.tasks_per_step} and "
                 f"{len(self.tasks)} tasks"
             )
+        checks.positive_numbers(log_floor=self.log_floor)
         if not self.divergence_limit > 1:
             raise ValueError(
                 "Argument `divergence_limit` must be greater than 1. "

@@ -56,6 +56,7 @@ def _outer_step(config, task, rule, carry, first_losses, weights, seeds):
         config.loss_transform,
         config.divergence_limit,
         config.held_out,
+        config.log_floor,
     )
     losses, gradients, carry = estimator(rule, task, carry, meta_loss, seeds)
     losses = tf.cast(losses, tf.float32)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_l2l import checks
 from keras_l2l.meta_gradients.base import MetaGradientEstimator
+from keras_l2l.meta_gradients.meta_loss import DEFAULT_LOG_FLOOR
 from keras_l2l.meta_gradients.truncated_backpropagation import (
     TruncatedBackpropagation,
 )
@@ -95,6 +96,11 @@ class MetaTrainer(keras.Model):
             learns what generalises; or a number in [0, 1], the weight of the
             held-out loss beside the training loss. The optimizee itself is
             trained on its training data alone. Defaults to `"training"`.
+        log_floor: Positive float. The share of the first loss below which
+            that logarithm hardly falls, so that an optimizee that has
+            memorised its data does not outweigh all others. A held-out loss,
+            or targets far from zero, of which the first loss is large, may
+            need a smaller one. Defaults to `0.01`.
 
     Raises:
         TypeError: If `rule`, `task` or `estimator` is of another class.
@@ -130,6 +136,7 @@ class MetaTrainer(keras.Model):
         seed: int = 0,
         name: str | None = None,
         meta_loss: str | float = "training",
+        log_floor: float = DEFAULT_LOG_FLOOR,
     ):
         super().__init__(name=name)
         tasks = task_list("task", task)
@@ -146,6 +153,7 @@ class MetaTrainer(keras.Model):
             tasks_per_step=tasks_per_step,
             loss_weights=loss_weights,
             loss_transform=loss_transform,
+            log_floor=log_floor,
             meta_loss=meta_loss,
             estimator=estimator,
             divergence_limit=float(divergence_limit),

@@ -89,6 +89,7 @@ class Validation:
         meta_loss = MetaLoss(
             tf.constant(weights, loss_dtype(carries[0])),
             transform=self._config.loss_transform,
+            log_floor=self._config.log_floor,
         )
         train = functools.partial(
             self._replicas.call_cached,

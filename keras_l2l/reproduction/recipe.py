@@ -30,6 +30,7 @@ class Stage:
         unroll: Integer. Inner steps in an outer step.
         tasks_per_step: Integer or `None`, see `MetaTrainer`.
         loss_transform: String, see `MetaTrainer`.
+        log_floor: Float, see `MetaTrainer`.
         meta_loss: String or float, see `MetaTrainer`.
         estimator: String: `"TruncatedBackpropagation"`, `"PersistentES"` or
             `"AntitheticES"`.
@@ -73,6 +74,7 @@ class Stage:
     unroll: int = 20
     tasks_per_step: int | None = None
     loss_transform: str = "identity"
+    log_floor: float = 0.01
     meta_loss: str | float = "training"
     estimator: str = "TruncatedBackpropagation"
     stddev: float = 0.01
@@ -104,6 +106,7 @@ class Stage:
         )
         checks.positive_numbers(
             stddev=self.stddev,
+            log_floor=self.log_floor,
             teacher_rate=self.teacher_rate,
             learning_rate=self.learning_rate,
             clipnorm=1.0 if self.clipnorm is None else self.clipnorm,

@@ -339,6 +339,7 @@ def _make_trainer_in_scope(
         tasks_per_step=stage.tasks_per_step,
         loss_weights=weights,
         loss_transform=stage.loss_transform,
+        log_floor=stage.log_floor,
         meta_loss=stage.meta_loss,
         estimator=components.make_estimator(stage),
         clipnorm=stage.clipnorm,

@@ -19,6 +19,18 @@ def test_log_counts_losses_of_all_sizes_alike():
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
+def test_the_logarithm_hardly_falls_below_its_floor():
+    losses = tf.constant([[1.0], [1e-3], [1e-6]])
+    usual = MetaLoss(WEIGHTS, transform="log").values(losses)[:, 0]
+    np.testing.assert_allclose(
+        usual, np.log([0.011 / 1.01, 0.010001 / 1.01]), rtol=1e-4
+    )
+    lower = MetaLoss(WEIGHTS, transform="log", log_floor=1e-9)
+    np.testing.assert_allclose(
+        lower.values(losses)[:, 0], np.log([1e-3, 1e-6]), rtol=1e-3
+    )
+
+
 def test_the_first_loss_is_that_of_the_episode():
     meta_loss = MetaLoss(WEIGHTS, [4.0, np.nan], transform="log")
     np.testing.assert_array_equal(meta_loss.first_loss(LOSSES), [4.0, 8.0])
