@@ -76,9 +76,11 @@ class RecurrentSteering:
 class LinearSteering:
     """A linear function of features of each tensor and of their averages.
 
-    Its meta-parameters are few, all of them act at once, and each has a
-    meaning. So evolution strategies see in some hundred episodes which of them
-    pay, where they do not see it of a recurrent cell.
+    All of its meta-parameters act at once, and each has a meaning: a step is
+    to be so much longer, say, where gradients have vanished so far. What a
+    tensor with few columns needs, as the kernel of an output layer, may be
+    something else: the features come a second time, multiplied by the
+    logarithm of the number of columns.
 
     Args:
         rule: The `UpdateRule` that has the weights.
@@ -88,7 +90,7 @@ class LinearSteering:
     memory_size = _OF_TRAINING
 
     def __init__(self, rule, outputs):
-        features = 1 + 2 * _OF_TRAINING + _OF_CONTEXT
+        features = 1 + _OF_CONTEXT + 4 * _OF_TRAINING
         self._weights = _add_weight(rule, "steering", (features, outputs))
 
     def next_memory(self, training, context, memory, step):
@@ -102,7 +104,10 @@ class LinearSteering:
     def outputs(self, training, context, memory):
         """Args and returns as in `RecurrentSteering`."""
         one = ops.ones_like(training[:, :1])
-        features = [one, training, context[:, len(TIME_SCALES) :], memory]
+        seen = ops.concatenate([training, memory], axis=-1)
+        # The last one; zero for six columns.
+        columns = context[:, -1:] + 0.5
+        features = [one, context[:, len(TIME_SCALES) :], seen, columns * seen]
         return ops.matmul(ops.concatenate(features, axis=-1), self._weights)
 
 

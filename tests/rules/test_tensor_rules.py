@@ -210,7 +210,10 @@ def test_a_step_of_the_nominal_rule(version, decay):
 
 
 def test_what_a_weight_of_the_third_version_does():
-    """That from the average of the last feature, the size, to the step."""
+    """That from the average of the last feature, the size, to the step.
+
+    Times the logarithm of the columns, of which a vector of two has two.
+    """
     rule = rules.LearnedMuon(version=3)
     vector, gradient = np.float32([0.3, -0.4]), np.float32([1.0, -2.0])
 
@@ -224,7 +227,9 @@ def test_what_a_weight_of_the_third_version_does():
     values = np.zeros(weights.shape, "float32")
     values[-1, 0] = 0.5
     weights.assign(values)
-    correction = 0.5 * (np.log(np.sqrt(np.mean(vector**2))) / 3.0 + 1.0)
+    columns = np.log2(2) / 5.0 - 0.5
+    correction = np.log(np.sqrt(np.mean(vector**2))) / 3.0 + 1.0
+    correction = 0.5 * columns * correction
     factor = np.exp(3.0 * np.tanh(correction / 3.0))
     np.testing.assert_allclose(first_update(), factor * nominal, rtol=1e-5)
 
