@@ -4,11 +4,14 @@ import tensorflow as tf
 
 from keras_l2l import checks
 from keras_l2l.execution.stacked_arrays import count_bytes
+from keras_l2l.inner_loop.batched_task import BatchedTask
 from keras_l2l.inner_loop.episode import (
     count_coordinates,
     is_packed,
     is_stackable,
+    start,
 )
+from keras_l2l.inner_loop.side_by_side import stack
 from keras_l2l.meta_gradients.base import Estimate, MetaGradientEstimator
 from keras_l2l.meta_gradients.first_order import (
     gradient_in_one_pass,
@@ -48,6 +51,17 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             independent coordinates is a sum over coordinates. With less than
             1 it is estimated, without bias, from a random share of them, and
             the backward pass costs that share. Defaults to `1.0`.
+        vectorize: Boolean, with second derivatives. Whether the optimizees of
+            a task are trained side by side, as one program
+            (`tf.vectorized_map`). Faster where they are small and many, and
+            rounded otherwise. Defaults to `False`.
+        jit_compile: Boolean, with second derivatives. Whether XLA compiles
+            the unroll and its backward pass. Defaults to `False`.
+        clipnorm: Float, with second derivatives. If set, the meta-gradient of
+            each optimizee is scaled down to this norm, and left out where it
+            is not finite, so that none outweighs the others. Here it works
+            side by side, too, where that of `MetaTrainer` trains optimizees
+            one by one. Defaults to `None`.
         memory_budget: Integer. Bytes that may be recorded for the backward
             pass, roughly. Where that is exceeded, the steps of the rule are
             repeated: on one slice of the coordinates after another if they
@@ -57,8 +71,9 @@ class TruncatedBackpropagation(MetaGradientEstimator):
 
     Raises:
         ValueError: If `coordinate_share` is not in (0, 1], or less than 1
-            with `second_derivatives=True`, or if `memory_budget` is not a
-            positive integer.
+            with `second_derivatives=True`, which `vectorize`, `jit_compile`
+            and `clipnorm` need, or if `clipnorm` or `memory_budget` is not
+            positive.
 
     Example:
 
@@ -80,6 +95,9 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         second_derivatives: bool = False,
         coordinate_share: float = 1.0,
         memory_budget: int = 2**30,
+        vectorize: bool = False,
+        jit_compile: bool = False,
+        clipnorm: float | None = None,
     ):
         if not 0.0 < coordinate_share <= 1.0:
             raise ValueError(
@@ -92,6 +110,18 @@ class TruncatedBackpropagation(MetaGradientEstimator):
                 "`second_derivatives=True`, which couple the coordinates. "
                 f"Received: coordinate_share={coordinate_share}"
             )
+        needing = vectorize or jit_compile or clipnorm is not None
+        if needing and not second_derivatives:
+            raise ValueError(
+                "Arguments `vectorize`, `jit_compile` and `clipnorm` need "
+                f"`second_derivatives=True`. Received: vectorize={vectorize}, "
+                f"jit_compile={jit_compile}, clipnorm={clipnorm}"
+            )
+        if clipnorm is not None:
+            checks.positive_numbers(clipnorm=clipnorm)
+        self.vectorize = bool(vectorize)
+        self.jit_compile = bool(jit_compile)
+        self.clipnorm = None if clipnorm is None else float(clipnorm)
         self.second_derivatives = bool(second_derivatives)
         self.coordinate_share = float(coordinate_share)
         self.memory_budget = checks.positive_integer(
@@ -99,6 +129,10 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         )
 
     def capacity(self, rule, task, steps):
+        if self.vectorize:
+            # The parameters and, at most, as many numbers for the rule.
+            size = 4 * 4 * count_coordinates(task) * steps
+            return max(1, self.memory_budget // size)
         if self.second_derivatives:
             return 1
         if not (is_stackable(rule) and is_packed(rule, task)):
@@ -106,6 +140,11 @@ class TruncatedBackpropagation(MetaGradientEstimator):
         room = min(self.memory_budget, _CACHE_BYTES)
         room //= recorded_bytes(rule, steps) * self.coordinate_share
         return max(1, int(room // count_coordinates(task)))
+
+    def start(self, rule, task, seed):
+        if self.vectorize and isinstance(task, BatchedTask):
+            return stack([start(rule, task.task, one) for one in seed])
+        return super().start(rule, task, seed)
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, rule, task, carry, meta_loss, seed):
@@ -116,9 +155,7 @@ class TruncatedBackpropagation(MetaGradientEstimator):
                 f"coordinate_share={self.coordinate_share}"
             )
         if self.second_derivatives:
-            return Estimate(
-                *backpropagate(rule, task, carry, meta_loss, self.memory_budget)
-            )
+            return self._through_everything(rule, task, carry, meta_loss)
         if rule.granularity == "coordinate":
             size = recorded_bytes(rule, meta_loss.steps)
             size *= sum(p.shape.num_elements() for p in carry.parameters)
@@ -140,3 +177,17 @@ class TruncatedBackpropagation(MetaGradientEstimator):
                 self.memory_budget,
             )
         )
+
+    def _through_everything(self, rule, task, carry, meta_loss):
+        if self.vectorize and isinstance(task, BatchedTask):
+            task = task.task
+
+        def run(carry):
+            return backpropagate(
+                *(rule, task, carry, meta_loss),
+                *(self.memory_budget, self.clipnorm),
+            )
+
+        if self.jit_compile:
+            run = tf.function(run, autograph=False, jit_compile=True)
+        return Estimate(*run(carry))

@@ -25,6 +25,10 @@ ESTIMATORS: dict[str, Callable[[Stage], MetaGradientEstimator]] = {
     "TruncatedBackpropagation": lambda stage: TruncatedBackpropagation(
         second_derivatives=stage.second_derivatives,
         coordinate_share=stage.coordinate_share,
+        vectorize=stage.vectorize,
+        # Recipes older than vectorising were trained without XLA.
+        jit_compile=stage.vectorize and stage.jit_compile,
+        clipnorm=stage.clipnorm if stage.vectorize else None,
     ),
     "PersistentES": lambda stage: PersistentES(
         stage.stddev,

@@ -36,9 +36,10 @@ class Stage:
             `"AntitheticES"`.
         stddev: Float. Standard deviation of the perturbations of evolution
             strategies.
-        jit_compile: Boolean, of evolution strategies. Whether XLA compiles
-            the unroll: on a processor, its convolutions are slow.
-        vectorize: Boolean, of evolution strategies.
+        jit_compile: Boolean, of evolution strategies and of vectorised second
+            derivatives. Whether XLA compiles the unroll: on a processor, its
+            convolutions are slow.
+        vectorize: Boolean, of evolution strategies and second derivatives.
         meta_parameters: Strings, of evolution strategies: the names of those
             that are trained. Defaults to none, which trains all.
         imitation_rate: Float in [0, 1), the `rate` of `Imitation`, with Adam

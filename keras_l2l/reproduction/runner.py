@@ -330,6 +330,8 @@ def _make_trainer_in_scope(
     weights = _loss_weights(stage.curriculum or horizon, stage)
     if stage.curriculum:
         horizon = Curriculum(stage.curriculum)
+    # By its estimator, optimizee by optimizee, though they are side by side.
+    is_clipped = stage.vectorize and stage.second_derivatives
     trainer = MetaTrainer(
         rule,
         task,
@@ -342,7 +344,7 @@ def _make_trainer_in_scope(
         log_floor=stage.log_floor,
         meta_loss=stage.meta_loss,
         estimator=components.make_estimator(stage),
-        clipnorm=stage.clipnorm,
+        clipnorm=None if is_clipped else stage.clipnorm,
         seed=recipe.seed + stage.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(

@@ -98,7 +98,7 @@ class LearnedMuon(UpdateRule):
         if self.version < 3:
             units = _UNITS if units is None else units
             (units,) = checks.positive_integers(units=units)
-            self._steering = RecurrentSteering(self, units, _OUTPUTS, seed)
+            self._steering: Any = RecurrentSteering(self, units, _OUTPUTS, seed)
         elif units is None:
             self._steering = LinearSteering(self, _OUTPUTS)
         else:

@@ -9,8 +9,10 @@ import tensorflow as tf
 from keras_l2l import rules, tasks
 from keras_l2l.execution import partition
 from keras_l2l.execution.stacked_arrays import floating
+from keras_l2l.inner_loop.batched_task import BatchedTask
 from keras_l2l.inner_loop.episode import Carry, start, unpack
 from keras_l2l.inner_loop.unroll import inner_step, loss_and_gradients, unroll
+from keras_l2l.meta_gradients import second_order
 from keras_l2l.meta_gradients.meta_loss import MetaLoss
 from keras_l2l.meta_gradients.recorded_steps import recorded_bytes
 from keras_l2l.meta_gradients.second_order import backpropagate
@@ -284,6 +286,68 @@ def test_second_derivatives_through_a_keras_model():
 
     expected = (objective(0.31) - objective(0.29)) / 0.02
     assert float(estimate.gradients[0]) == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "clipnorm", "memory_budget"),
+    [
+        ("Adam", None, 2**30),
+        ("Adam", None, 1),
+        ("Adam", 0.1, 2**30),
+        pytest.param("LearnedMuon-3", 0.1, 2**30, marks=pytest.mark.slow),
+    ],
+)
+def test_second_derivatives_side_by_side(name, clipnorm, memory_budget):
+    """Those of three optimizees are the sum of those of each."""
+    (task,) = tasks.mixture(1, kinds="random-linear-clusters")
+    rule = components.shared_rule(name)
+
+    def estimates(task, starts, weights, **arguments):
+        estimator = TruncatedBackpropagation(
+            second_derivatives=True, clipnorm=clipnorm, **arguments
+        )
+        meta_loss = MetaLoss(weights, transform="log", held_out=1.0)
+        estimate = tf.function(
+            lambda carry: estimator(rule, task, carry, meta_loss, SEED),
+            autograph=False,
+        )
+        return [estimate(estimator.start(rule, task, one)) for one in starts]
+
+    alone = estimates(task, [1, 2, 3], WEIGHTS)
+    (together,) = estimates(
+        BatchedTask(task, 3),
+        [[1, 2, 3]],
+        tf.tile(WEIGHTS[:, None], [1, 3]),
+        vectorize=True,
+        memory_budget=memory_budget,
+    )
+    losses = np.stack([one.losses for one in alone], axis=1)
+    np.testing.assert_allclose(together.losses, losses, rtol=1e-4)
+    expected = [sum(same) for same in zip(*(one.gradients for one in alone))]
+    assert _relative_difference(together.gradients, expected) < 1e-3
+    if clipnorm is not None:
+        for one in alone:
+            assert tf.linalg.global_norm(one.gradients) < 1.001 * clipnorm
+    carries = tf.nest.map_structure(
+        lambda *leaves: tf.stack(leaves), *(one.carry for one in alone)
+    )
+    for one, two in zip(
+        tf.nest.flatten(together.carry), tf.nest.flatten(carries)
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_the_data_of_an_episode_are_not_recorded():
+    (task,) = tasks.mixture(1, kinds="random-linear-clusters")
+    carry = start(rules.SGD(0.1), task, 1)
+    found = second_order._constant_leaves(rules.SGD(0.1), task, carry)
+    assert found[:5] == [True] * 5
+
+
+def test_what_is_for_second_derivatives_alone_is_refused():
+    for arguments in ({"vectorize": True}, {"clipnorm": 1.0}):
+        with pytest.raises(ValueError, match="need `second_derivatives=True`"):
+            TruncatedBackpropagation(**arguments)
 
 
 def _python_tape_with_second_derivatives(rule, task, carry, weights):
