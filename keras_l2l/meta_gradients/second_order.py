@@ -87,11 +87,12 @@ def backpropagate(
         cotangents, gradients = back(segment, carries, cotangents, gradients)
         return segment - 1, cotangents, gradients, losses
 
-    _, _, gradients, losses = _loop(
-        lambda segment, *_: segment >= 0,
-        previous_segment,
-        (segment - 1, cotangents, gradients, losses),
-    )
+    if segments > 1:  # else XLA would compile what never runs
+        _, _, gradients, losses = _loop(
+            lambda segment, *_: segment >= 0,
+            previous_segment,
+            (segment - 1, cotangents, gradients, losses),
+        )
     gradients = passes.total(gradients, largest_norm)
     return losses.stack(), gradients, passes.whole(last)
 
@@ -268,6 +269,8 @@ def _constant_leaves(rule, task, carry):
 def _segment_starts(passes, carry, length, segments):
     """`StackedArrays` of the carries at the starts of all segments."""
     starts = StackedArrays.like(carry, segments).write(0, carry)
+    if segments == 1:
+        return starts
 
     def body(segment, carry, starts):
         carry = passes.advance(carry, length)
