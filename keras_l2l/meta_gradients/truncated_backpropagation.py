@@ -51,6 +51,12 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             independent coordinates is a sum over coordinates. With less than
             1 it is estimated, without bias, from a random share of them, and
             the backward pass costs that share. Defaults to `1.0`.
+        memory_budget: Integer. Bytes that may be recorded for the backward
+            pass, roughly. Where that is exceeded, the steps of the rule are
+            repeated: on one slice of the coordinates after another if they
+            are independent, else on one tensor after another. With second
+            derivatives, the unroll is recorded in segments, and the optimizee
+            trained twice. Defaults to 1 GiB.
         vectorize: Boolean, with second derivatives. Whether the optimizees of
             a task are trained side by side, as one program
             (`tf.vectorized_map`). Faster where they are small and many, and
@@ -62,12 +68,6 @@ class TruncatedBackpropagation(MetaGradientEstimator):
             is not finite, so that none outweighs the others. Here it works
             side by side, too, where that of `MetaTrainer` trains optimizees
             one by one. Defaults to `None`.
-        memory_budget: Integer. Bytes that may be recorded for the backward
-            pass, roughly. Where that is exceeded, the steps of the rule are
-            repeated: on one slice of the coordinates after another if they
-            are independent, else on one tensor after another. With second
-            derivatives, the unroll is recorded in segments, and the optimizee
-            trained twice. Defaults to 1 GiB.
 
     Raises:
         ValueError: If `coordinate_share` is not in (0, 1], or less than 1
