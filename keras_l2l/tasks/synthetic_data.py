@@ -10,43 +10,43 @@ import numpy as np
 from keras_l2l.tasks.datasets import Dataset
 
 # Training examples, of tables and sequences and of images.
-FEWEST, MOST, MOST_IMAGES, LARGE = 100, 2000, 500, 20_000
+COUNTS, IMAGE_COUNTS = (100, 2000), (100, 500)
+# So many that a training sees few of them twice.
+LARGE_COUNTS = (20_000, 20_000)
 _HELD_OUT = 512
 # Shares of wrong labels, one of which is drawn.
 _WRONG = (0.0, 0.0, 0.0, 0.05, 0.1, 0.2)
 _WRONG_IN_CLUSTERS = (0.0, 0.0, 0.0, 0.05)
 
 
-def draw_count(generator, most=MOST):
+def draw_count(generator, counts=COUNTS):
     """Draws a number of training examples, log-uniform.
 
     Args:
         generator: A `np.random.Generator`.
-        most: Integer. From `LARGE` on it is the number itself: so many
-            examples that a training sees few of them twice.
-            Defaults to `2000`.
+        counts: Pair of integers, the fewest and the most.
+            Defaults to `(100, 2000)`.
 
     Returns:
-        An integer, at least 100.
+        An integer.
     """
-    if most >= LARGE:
-        return most
-    return round(float(FEWEST * (most / FEWEST) ** generator.uniform()))
+    fewest, most = counts
+    return round(float(fewest * (most / fewest) ** generator.uniform()))
 
 
-def labelled_table(generator, features, classes, most=MOST):
+def labelled_table(generator, features, classes, counts=COUNTS):
     """Draws a table and the class of each row.
 
     Args:
         generator: A `np.random.Generator`.
         features: Integer. Columns.
         classes: Integer.
-        most: As for `draw_count`.
+        counts: As for `draw_count`.
 
     Returns:
         A `Dataset` of float32 `[M, features]` and int32 `[M]`.
     """
-    inputs, scores = _columns_and_scores(generator, features, classes, most)
+    inputs, scores = _columns_and_scores(generator, features, classes, counts)
     # Classes of unequal size, and rows that no model gets right.
     scores += 0.5 * generator.normal(size=classes)
     scores += 10.0 ** generator.uniform(-2.0, 0.0) * generator.normal(
@@ -55,7 +55,7 @@ def labelled_table(generator, features, classes, most=MOST):
     return _labelled(generator, inputs, scores.argmax(-1), classes)
 
 
-def clustered_table(generator, features, classes, most=MOST):
+def clustered_table(generator, features, classes, counts=COUNTS):
     """Draws a table whose rows lie in clusters, one to three for each class.
 
     Most rows are far from those of other classes, as they are in most tables
@@ -66,12 +66,12 @@ def clustered_table(generator, features, classes, most=MOST):
         generator: A `np.random.Generator`.
         features: Integer. Columns.
         classes: Integer.
-        most: As for `draw_count`.
+        counts: As for `draw_count`.
 
     Returns:
         A `Dataset` of float32 `[M, features]` and int32 `[M]`.
     """
-    count = draw_count(generator, most) + _HELD_OUT
+    count = draw_count(generator, counts) + _HELD_OUT
     factors = int(generator.integers(2, features + 1))
     clusters = int(generator.integers(1, 4))
     distance = 0.7 * (3.0 / 0.7) ** generator.uniform()
@@ -200,19 +200,19 @@ def labelled_sequences(generator, tokens, length, classes):
     return _labelled(generator, inputs, labels, classes)
 
 
-def text(generator, tokens, length, most=MOST):
+def text(generator, tokens, length, counts=COUNTS):
     """Draws texts of a random language, each with the next token everywhere.
 
     Args:
         generator: A `np.random.Generator`.
         tokens: Integer. The size of the vocabulary.
         length: Integer. Tokens in a text.
-        most: As for `draw_count`.
+        counts: As for `draw_count`.
 
     Returns:
         A `Dataset` of int32 `[M, length]` and `[M, length]`.
     """
-    count = draw_count(generator, most) + _HELD_OUT
+    count = draw_count(generator, counts) + _HELD_OUT
     # A token depends on the two before it.
     one, two = (
         generator.uniform(0.5, 3.0) * generator.normal(size=(tokens, tokens))
@@ -239,7 +239,7 @@ def labelled_images(generator, size, channels, classes):
     Returns:
         A `Dataset` of float32 `[M, size, size, channels]` and int32 `[M]`.
     """
-    count = draw_count(generator, MOST_IMAGES) + _HELD_OUT // 2
+    count = draw_count(generator, IMAGE_COUNTS) + _HELD_OUT // 2
     labels = generator.integers(classes, size=count)
     waves = generator.normal(size=(classes, 3, 3, channels, 2))
     axis = 2.0 * np.pi * np.arange(size) / size
@@ -270,9 +270,9 @@ def labelled_images(generator, size, channels, classes):
     )
 
 
-def _columns_and_scores(generator, features, outputs, most=MOST):
+def _columns_and_scores(generator, features, outputs, counts=COUNTS):
     """A table `[M, features]` float32, and scores `[M, outputs]` of order 1."""
-    count = draw_count(generator, most) + _HELD_OUT
+    count = draw_count(generator, counts) + _HELD_OUT
     factors = int(generator.integers(2, features + 1))
     rows = generator.normal(size=(count, factors))
     inputs = _mixed(generator, rows, features)

@@ -25,7 +25,7 @@ def _table(
     name,
     depths=(1, 4),
     draw_data=synthetic_data.labelled_table,
-    most=synthetic_data.MOST,
+    counts=synthetic_data.COUNTS,
 ):
     features, classes = log_uniform(generator, 4, 32), _classes(generator)
     return _classification(
@@ -33,9 +33,9 @@ def _table(
         name,
         _dense_model(generator, (features,), classes, depths),
         functools.partial(
-            draw_data, features=features, classes=classes, most=most
+            draw_data, features=features, classes=classes, counts=counts
         ),
-        max_examples=most,
+        max_examples=counts[-1],
     )
 
 
@@ -87,7 +87,7 @@ def _categories(generator, name):
     )
 
 
-def _recurrent(generator, name, is_text=False, most=synthetic_data.MOST):
+def _recurrent(generator, name, is_text=False, counts=synthetic_data.COUNTS):
     width = log_uniform(generator, 12, 32)
     cell = generator.choice([layers.GRU, layers.LSTM])
     classes = _TOKENS if is_text else _classes(generator)
@@ -103,7 +103,7 @@ def _recurrent(generator, name, is_text=False, most=synthetic_data.MOST):
             ]
         )
 
-    return _sequences(generator, name, build_model, classes, is_text, most)
+    return _sequences(generator, name, build_model, classes, is_text, counts)
 
 
 def _attention(generator, name, is_text=False):
@@ -208,14 +208,16 @@ CLUSTER_KINDS: dict[str, Callable[..., Any]] = {
 # So many data that few are seen twice, and functions that a model is to fit to
 # many digits: what a rule must not lose by being careful with small data.
 LARGE_KINDS: dict[str, Callable[..., Any]] = {
-    "random-large-table": functools.partial(_table, most=synthetic_data.LARGE),
+    "random-large-table": functools.partial(
+        _table, counts=synthetic_data.LARGE_COUNTS
+    ),
     "random-large-clusters": functools.partial(
         _table,
         draw_data=synthetic_data.clustered_table,
-        most=synthetic_data.LARGE,
+        counts=synthetic_data.LARGE_COUNTS,
     ),
     "random-large-text": functools.partial(
-        _recurrent, is_text=True, most=synthetic_data.LARGE
+        _recurrent, is_text=True, counts=synthetic_data.LARGE_COUNTS
     ),
     "random-function": functools.partial(
         _function,
@@ -263,11 +265,11 @@ def _sequences(
     build_model,
     classes,
     is_text,
-    most=synthetic_data.MOST,
+    counts=synthetic_data.COUNTS,
 ):
     if is_text:
         draw = functools.partial(
-            synthetic_data.text, tokens=_TOKENS, length=_LENGTH, most=most
+            synthetic_data.text, tokens=_TOKENS, length=_LENGTH, counts=counts
         )
     else:
         draw = functools.partial(
@@ -276,7 +278,9 @@ def _sequences(
             length=_LENGTH,
             classes=classes,
         )
-    return _classification(generator, name, build_model, draw, (8, 24), most)
+    return _classification(
+        generator, name, build_model, draw, (8, 24), counts[-1]
+    )
 
 
 def _images(generator, name, build_model):
@@ -292,7 +296,7 @@ def _images(generator, name, build_model):
             classes=classes,
         ),
         (8, 32),
-        synthetic_data.MOST_IMAGES,
+        synthetic_data.IMAGE_COUNTS[-1],
     )
 
 
@@ -301,7 +305,7 @@ def _regression(generator, name, build_model, draw_data, losses):
         build_model,
         draw_data,
         str(generator.choice(losses)),
-        synthetic_data.MOST,
+        synthetic_data.COUNTS[-1],
         batch_size=log_uniform(generator, 16, 64),
         name=name,
         initializations=_INITIALIZATIONS,
@@ -314,7 +318,7 @@ def _classification(
     build_model,
     draw_data,
     sizes=(16, 64),
-    max_examples=synthetic_data.MOST,
+    max_examples=synthetic_data.COUNTS[-1],
 ):
     return SyntheticTask(
         build_model,
