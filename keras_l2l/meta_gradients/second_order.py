@@ -40,7 +40,7 @@ def backpropagate(
     Returns:
         Tuple `(losses, gradients, carry)`: tensor `[T + 1]` or `[T + 1, K]`,
         list of tensors, one for each of `rule.trainable_variables`, summed
-        over the optimizees, and the next `Carry`.
+        over the optimizees that have not diverged, and the next `Carry`.
 
     Reference:
         [Chen et al., 2016](https://arxiv.org/abs/1604.06174), for the
@@ -93,8 +93,10 @@ def backpropagate(
             previous_segment,
             (segment - 1, cotangents, gradients, losses),
         )
-    gradients = passes.total(gradients, largest_norm)
-    return losses.stack(), gradients, passes.whole(last)
+    losses = losses.stack()
+    kept = ~meta_loss.has_diverged(losses)
+    gradients = passes.total(gradients, kept, largest_norm)
+    return losses, gradients, passes.whole(last)
 
 
 class _Passes:
@@ -183,23 +185,21 @@ class _Passes:
         )
         return found[: len(cotangents)], found[len(cotangents) :]
 
-    def total(self, gradients, largest_norm):
-        """The sum of the gradients of all optimizees, each of bounded norm."""
-        if largest_norm is not None:
-            gradients = self._scaled_down(gradients, largest_norm)
-        if not self._optimizees.rank:
-            return gradients
-        return [tf.reduce_sum(gradient, 0) for gradient in gradients]
-
-    def _scaled_down(self, gradients, largest_norm):
+    def total(self, gradients, kept, largest_norm):
+        """The sum of the gradients of the optimizees that are kept."""
         flat = [tf.reshape(g, [*self._optimizees, -1]) for g in gradients]
-        norms = tf.norm(tf.concat(flat, -1), axis=-1, keepdims=True)
-        scales = largest_norm / tf.maximum(norms, largest_norm)
+        kept = kept[..., None]
+        scales = tf.ones(kept.shape, flat[0].dtype)
+        if largest_norm is not None:
+            norms = tf.norm(tf.concat(flat, -1), axis=-1, keepdims=True)
+            scales = largest_norm / tf.maximum(norms, largest_norm)
+            kept &= tf.math.is_finite(norms)
+        totals = [tf.where(kept, scales * one, 0.0) for one in flat]
+        if self._optimizees.rank:
+            totals = [tf.reduce_sum(one, 0) for one in totals]
         return [
-            tf.reshape(
-                tf.where(tf.math.is_finite(norms), scales * one, 0.0), g.shape
-            )
-            for one, g in zip(flat, gradients)
+            tf.reshape(one, g.shape[self._optimizees.rank :])
+            for one, g in zip(totals, gradients)
         ]
 
     def _each(self, function, moving, *others):

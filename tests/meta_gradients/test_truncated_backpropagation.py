@@ -337,6 +337,33 @@ def test_second_derivatives_side_by_side(name, clipnorm, memory_budget):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
+def test_an_optimizee_that_diverged_adds_nothing_to_others():
+    (task,) = tasks.mixture(1, kinds="random-linear-clusters")
+    rule, batch = components.shared_rule("Adam"), BatchedTask(task, 3)
+    estimator = TruncatedBackpropagation(
+        second_derivatives=True, vectorize=True
+    )
+
+    def estimate(task, seeds, weights, limit):
+        meta_loss = MetaLoss(weights, divergence_limit=limit)
+        carry = estimator.start(rule, task, seeds)
+        return estimator(rule, task, carry, meta_loss, SEED)
+
+    weights = tf.tile(WEIGHTS[:, None], [1, 3])
+    losses = estimate(batch, [1, 2, 3], weights, 1e3).losses.numpy()
+    ratios = losses.max(0) / (1.0 + losses[0])
+    limit = float(np.sort(ratios)[1:].mean())
+    received = estimate(batch, [1, 2, 3], weights, limit)
+    alone = [
+        estimate(task, seed, WEIGHTS, 1e3).gradients
+        for seed, ratio in zip((1, 2, 3), ratios)
+        if ratio < limit
+    ]
+    assert len(alone) == 2
+    expected = [sum(same) for same in zip(*alone)]
+    assert _relative_difference(received.gradients, expected) < 1e-3
+
+
 def test_the_data_of_an_episode_are_not_recorded():
     (task,) = tasks.mixture(1, kinds="random-linear-clusters")
     carry = start(rules.SGD(0.1), task, 1)
